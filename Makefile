@@ -1,0 +1,35 @@
+# `make demo` and `make test` are all the set-up there is: each makes .venv and installs the pinned set where needed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check format clean
+
+demo: .venv/.installed
+	$(BIN)/recipe run recipes/zhdict_dpo.yaml
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv results .pytest_cache .mypy_cache .ruff_cache
+
+# A changed pyproject.toml or constraints.txt installs again; nothing else does.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	touch $@
+
+.venv/.installed-dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) -e '.[dev]'
+	touch .venv/.installed $@
