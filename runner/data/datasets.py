@@ -1,0 +1,112 @@
+"""The data sets of a recipe by name, and the files of their splits. Nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runner import spec
+from runner.data.examples import Dataset, Example, Pair
+from runner.data.layers import Layer
+from runner.errors import BadData, nearest
+
+__all__ = ["Dataset", "Datasets", "Example", "Pair", "build", "write_splits"]
+
+
+class Datasets:
+    """All data sets of a recipe, by `name` and `name.split`."""
+
+    def __init__(self, recipe: spec.Recipe, root: Path) -> None:
+        self._recipe, self._root = recipe, root
+        self._layers: dict[str, Layer] = {}
+        self._found: dict[str, Dataset] = {}
+
+    def get(self, ref: str) -> Dataset:
+        """The data set or split that `ref` names.
+
+        Raises:
+            BadData: there is none.
+        """
+        if ref not in self._found:
+            self._found[ref] = Dataset(*self._resolve(ref))
+        return self._found[ref]
+
+    def digest(self, ref: str) -> str:
+        """sha256 of all that the texts of `ref` depend on; see `Dataset.digest`."""
+        return self.get(ref).digest()
+
+    def splits(self, name: str) -> tuple[str, ...]:
+        """Names of the splits of a data set; none where it is not divided."""
+        return self._layer(name).splits
+
+    def files(self) -> tuple[str, ...]:
+        """What `write_splits` writes: every split of each data set that declares one or of which the recipe uses one,
+        and the data sets whose rows are cases."""
+        recipe = self._recipe
+        cases = [suite.cases for suite in recipe.probes.values() if suite.cases is not None]
+        rows = [block.rows for block in recipe.data.values() if block.rows is not None]
+        used = [*cases, *rows, *(ref for stage in recipe.stages.values() for ref in stage.data)]
+        divided = {name for name, block in recipe.data.items() if block.split is not None}
+        divided |= {ref.partition(".")[0] for ref in used if "." in ref}
+        refs = [f"{name}.{split}" for name in recipe.data if name in divided for split in self.splits(name)]
+        return tuple(dict.fromkeys([*refs, *cases]))
+
+    def _resolve(self, ref: str) -> tuple[Layer, str | None]:
+        name, _, split = ref.partition(".")
+        layer = self._layer(name)
+        if split and split not in layer.splits:
+            raise BadData(f"data.{name} has no split {split!r}", expected=_one_of(layer.splits, "split: in its block"))
+        return layer, split or None
+
+    def _layer(self, name: str) -> Layer:
+        if name not in self._layers:
+            block = self._recipe.data.get(name)
+            if block is None:
+                close = nearest(name, self._recipe.data)
+                raise BadData(f"there is no data set {name!r}", hint=f"did you mean {close!r}?" if close else None)
+            parent, split = self._resolve(block.rows) if block.rows is not None else (None, None)
+            self._layers[name] = Layer(name, block, parent, split, root=self._root, seed=self._recipe.seed)
+        return self._layers[name]
+
+
+def build(recipe: spec.Recipe, root: Path, names: Iterable[str] | None = None) -> Datasets:
+    """The data sets of a recipe whose relative paths start at `root`; no file is opened yet.
+
+    Args:
+        names: data sets and splits that will be asked for, looked up at once.
+
+    Raises:
+        BadData: one of `names` is not there.
+    """
+    datasets = Datasets(recipe, root)
+    for ref in names or ():
+        datasets.get(ref)
+    return datasets
+
+
+def write_splits(datasets: Datasets, folder: Path) -> tuple[Path, ...]:
+    """Write `datasets.files()` as folder/NAME.SPLIT.jsonl or folder/NAME.jsonl, one case per line; gives the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for ref in datasets.files():
+        lines = [
+            json.dumps(case, ensure_ascii=False, default=str) + "\n" for case in _first_id(datasets.get(ref).cases())
+        ]
+        path = folder / f"{ref}.jsonl"
+        unfinished = folder / f".{ref}.jsonl.{os.getpid()}"
+        unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+        written.append(path)
+    return tuple(written)
+
+
+def _first_id(cases: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    for case in cases:
+        yield {"id": case["id"], **{name: value for name, value in case.items() if name != "id"}}
+
+
+def _one_of(names: Iterable[str], otherwise: str) -> str:
+    return ", ".join(names) or otherwise
