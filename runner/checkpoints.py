@@ -1,0 +1,146 @@
+"""Checkpoints: publishing them whole, naming them, finding them.
+
+A checkpoint of a run is `<run>/<stage>/ckpt-N`: loadable weights and tokenizer, and `manifest.json`, which is written
+last. A folder without a manifest is not a checkpoint of a run; a folder with one is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import BadCheckpoint
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_STEP = re.compile(r"^ckpt-(\d+)$")
+_LEFT_OUT = re.compile(
+    r"^(optimizer|scheduler|scaler|rng_state.*|training_args|trainer_state|complete)\.(pt|pth|bin|json)$|^README\.md$|^global_step"
+)
+"""What a trainer's state folder holds beside the loadable checkpoint."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint a stage started from."""
+
+    label: str
+    path: str
+    """Relative to the stage's folder where it is in the same run."""
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` says about a checkpoint of a run."""
+
+    recipe: str
+    stage: str
+    kind: str
+    step: int
+    epoch: float
+    stage_key: str
+    """Digest of everything the stage was trained with."""
+    parent: Parent | None
+    weights_sha256: str
+    files: dict[str, str]
+    """SHA-256 of every file."""
+    tokens: int
+    """Real tokens the stage had trained on."""
+    versions: dict[str, str]
+
+    @property
+    def label(self) -> str:
+        """How people and test ids name it: `qa@96`."""
+        return f"{self.stage}@{self.step}"
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of their names."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BadCheckpoint(f"no *.safetensors in {folder}", hint="a checkpoint holds its weights as safetensors")
+    if len(files) == 1:
+        return sha256_file(files[0])
+    return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+
+
+def publish(source: Path, target: Path, **about: Any) -> Manifest:
+    """Publish the loadable part of a trainer's state folder as a checkpoint, whole or not at all.
+
+    Files are hard-linked where the file system allows (the state folder is only ever deleted, never rewritten), so a
+    checkpoint's weights are written to disk once. `about` are the fields of Manifest besides files and weights_sha256.
+    A checkpoint that is already there is left untouched and its manifest returned.
+    """
+    if (target / MANIFEST).exists():
+        return read_manifest(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    digests: dict[str, str] = {}
+    for file in sorted(source.iterdir()):
+        if _LEFT_OUT.match(file.name) or not file.is_file():
+            continue
+        try:
+            os.link(file, temporary / file.name)
+        except OSError:
+            shutil.copy2(file, temporary / file.name)
+        digests[file.name] = sha256_file(file)
+    manifest = Manifest(**about, weights_sha256=weights_sha256(temporary), files=digests)
+    row = {"format_version": FORMAT_VERSION, **asdict(manifest)}
+    (temporary / MANIFEST).write_text(json.dumps(row, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(target)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint of a run.
+
+    Raises:
+        BadCheckpoint: there is none, it is damaged, or a newer version wrote it.
+    """
+    path = folder / MANIFEST
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = row.pop("format_version")
+        parent = row.pop("parent")
+        if version > FORMAT_VERSION:
+            raise BadCheckpoint(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}")
+        return Manifest(**row, parent=Parent(**parent) if parent else None)
+    except FileNotFoundError as error:
+        raise BadCheckpoint(f"{folder} has no {MANIFEST}", hint="it is not a published checkpoint of a run") from error
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise BadCheckpoint(f"{path} is not a readable manifest ({type(error).__name__}: {error})") from error
+
+
+def published(stage_folder: Path) -> Iterator[tuple[int, Path]]:
+    """The complete checkpoints of a stage as (step, folder), first to last."""
+    if not stage_folder.is_dir():
+        return
+    found = ((_STEP.match(folder.name), folder) for folder in stage_folder.iterdir())
+    steps = sorted((int(match[1]), folder) for match, folder in found if match and (folder / MANIFEST).exists())
+    yield from steps
+
+
+def remove_unfinished(stage_folder: Path) -> None:
+    """Delete what a killed trainer left half published."""
+    for folder in stage_folder.glob(".ckpt-*"):
+        shutil.rmtree(folder)
+
+
+def verdict_path(checkpoint: Path) -> Path:
+    """Where a run keeps the verdicts of `checkpoint`: `<stage>/probes/ckpt-N.jsonl`."""
+    return checkpoint.parent / "probes" / f"{checkpoint.name}.jsonl"

@@ -1,0 +1,105 @@
+"""What a run has come to: from its folder to the record that the last screen shows, and the exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from runner import gate
+from runner.console import CheckpointRow, Ending, percent
+from runner.errors import EXIT_GATE_FAILED
+from runner.gate import ALPHA, Decision, Flip
+from runner.recipe import Loaded
+from runner.standings import Checkpoint, Standings
+
+Rows = Sequence[tuple[Checkpoint, Mapping[str, Decision]]]
+
+
+def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str, float], stopped: str) -> Ending:
+    """Judge the result, and gather what a reader wants to see at the end.
+
+    Args:
+        seconds: where the time of this invocation went.
+        stopped: why the run ended before its last stage, or empty.
+    """
+    recipe = loaded.spec
+    rows = _rows(standings)
+    losses = standings.losses()
+    last_stage = next(reversed(recipe.stages))
+    wanted = recipe.result.checkpoint if recipe.result else f"{last_stage}@last"
+    decisions: tuple[Decision, ...] = ()
+    label = baseline_label = ""
+    checkpoint: Checkpoint | None = None
+    if not stopped:
+        checkpoint = standings.resolve(wanted)
+        given = recipe.result.baseline if recipe.result else None
+        baseline = standings.resolve(given) if given else None
+        file = standings.verdicts(checkpoint)
+        decisions = standings.judge(checkpoint, file, baseline) if file else ()
+        label = f"{wanted} = {checkpoint.label}" if wanted != checkpoint.label else wanted
+        compared = [found.comparison.baseline for found in decisions if found.comparison]
+        baseline_label = baseline.label if baseline else next(iter(compared), "")
+    red = [decision for decision in decisions if decision.green is False]
+    return Ending(
+        rows=[CheckpointRow(found.label, losses.get(found.label), by_suite) for found, by_suite in rows],
+        suites=tuple(dict.fromkeys(suite for _, by_suite in rows for suite in by_suite)),
+        result_label=label,
+        result_baseline=baseline_label,
+        result=decisions,
+        turned=_turned(standings, rows),
+        regressions=_regressions(checkpoint, red),
+        seconds=seconds,
+        commands=_commands(checkpoint, run),
+        stopped=stopped,
+        exit_code=EXIT_GATE_FAILED if red or stopped else 0,
+    )
+
+
+def _rows(standings: Standings) -> Rows:
+    rows = []
+    for checkpoint in standings.all_checkpoints():
+        file = standings.verdicts(checkpoint)
+        decisions = standings.judge(checkpoint, file) if file else ()
+        rows.append((checkpoint, {decision.suite: decision for decision in decisions}))
+    return rows
+
+
+def _turned(standings: Standings, rows: Rows) -> list[str]:
+    """Where, inside a stage, a gated suite first fell below its best so far by more than chance."""
+    sentences = []
+    best: dict[tuple[str, str], tuple[Checkpoint, Decision]] = {}
+    told: set[tuple[str, str]] = set()
+    for checkpoint, decisions in rows:
+        for suite, decision in decisions.items():
+            where = (checkpoint.stage, suite)
+            rate = decision.tally.rate
+            if decision.green is None or rate is None or where in told:
+                continue
+            if where not in best or rate > (best[where][1].tally.rate or 0):
+                best[where] = (checkpoint, decision)
+                continue
+            top, top_decision = best[where]
+            now, before = standings.suite_at(checkpoint, suite), standings.suite_at(top, suite)
+            if now and before and gate.compare(now, before).p < ALPHA:
+                told.add(where)
+                sentences.append(
+                    f"{suite} turned at {checkpoint.label}: {percent(top_decision.tally.rate or 0)} at {top.label}, "
+                    f"{percent(rate)} here"
+                )
+    return sentences
+
+
+def _regressions(checkpoint: Checkpoint | None, red: Sequence[Decision]) -> list[tuple[str, Sequence[Flip]]]:
+    return [
+        (f"{decision.suite} at {checkpoint.label} against {decision.comparison.baseline}", decision.comparison.lost)
+        for decision in red
+        if checkpoint and decision.comparison and decision.comparison.lost
+    ]
+
+
+def _commands(checkpoint: Checkpoint | None, run: Path) -> list[str]:
+    """What to type next, relative to where the user is."""
+    if checkpoint is None:
+        return []
+    return [f"pytest probes --ckpt {os.path.relpath(checkpoint.path)}", f"ls {os.path.relpath(run)}"]

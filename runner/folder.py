@@ -1,0 +1,176 @@
+"""The folder of a run: who it belongs to, who is writing it, what is moved aside.
+
+`run.json` names the recipe a folder belongs to; `lock` is held (flock) by the process that writes, and freed by the
+operating system when that process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import spec
+from runner.errors import FolderTaken, UserError
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What `run.json` says."""
+
+    recipe: str
+    recipe_path: str
+    """Of the recipe file, relative to the project root."""
+    project_root: str
+    seed: int
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    git_commit: str | None
+    data: Mapping[str, str]
+    """Digest of every data set."""
+    looks: Mapping[str, int]
+    """For every gated suite, at how many checkpoints of the run it is judged."""
+    gated_suites: int
+    """How many suites have a gate against a baseline."""
+
+
+def write_run(run: Path, record: RunRecord) -> None:
+    """Publish `run.json`, whole or not at all."""
+    write_text(
+        run / "run.json",
+        json.dumps({"format_version": FORMAT_VERSION, **asdict(record)}, ensure_ascii=False, indent=1) + "\n",
+    )
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read `run.json`.
+
+    Raises:
+        UserError: there is none, it is damaged, or a newer version wrote it.
+    """
+    path = run / "run.json"
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if (version := row.pop("format_version")) > FORMAT_VERSION:
+            raise UserError(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}")
+        return RunRecord(**row)
+    except FileNotFoundError as error:
+        raise UserError(f"{run} is not a run folder: it has no run.json") from error
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from error
+
+
+def tokenizer_folder(model: spec.Model, root: Path, run: Path) -> Path:
+    """Where the first stage's tokenizer is: made by the run, or the folder that the recipe names."""
+    if isinstance(model.tokenizer, spec.Tokenizer):
+        return run / "data" / "tokenizer"
+    return root / (model.tokenizer or model.path or "")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def check_owner(run: Path, recipe: str, recipe_path: str) -> None:
+    """Refuse a folder that belongs to another recipe, or that holds something else.
+
+    Raises:
+        FolderTaken: it does.
+    """
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise FolderTaken(f"{run} is a file, and a run needs a folder", hint="give another one with --out")
+    if not (run / "run.json").exists():
+        others = [path.name for path in run.iterdir() if path.name != "lock" and not path.name.startswith(".")]
+        if others:
+            raise FolderTaken(
+                f"{run} is not empty and is not the folder of a run (it holds {sorted(others)[0]!r}, but no run.json)",
+                hint="give another folder with --out; nothing was written",
+            )
+        return
+    record = read_run(run)
+    if (record.recipe, record.recipe_path) != (recipe, recipe_path):
+        raise FolderTaken(
+            f"{run} belongs to the recipe {record.recipe!r} of {record.recipe_path}",
+            expected=f"the folder of {recipe!r} of {recipe_path}",
+            hint="rename the recipe, or give another folder with --out; nothing was written",
+        )
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Hold the run's lock while its folder is written.
+
+    Raises:
+        FolderTaken: another process holds it; the message says which.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            raise FolderTaken(
+                f"{run} is being written by {_holder(lock.read())}",
+                hint="wait for it, stop it, or give another folder with --out",
+            ) from error
+        lock.truncate(0)
+        started = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+        lock.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    try:
+        row = json.loads(text)
+        return f"process {row['pid']} on {row['host']}, since {row['started']}"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return "another process"
+
+
+class Superseded:
+    """The folder `superseded/<n>` of one invocation, made when the first thing is moved into it."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._folder: Path | None = None
+
+    def take(self, path: Path) -> Path:
+        """Move `path` (in the run) there, and say where it is now."""
+        target = self._room_for(path)
+        path.replace(target)
+        return target
+
+    def copy(self, path: Path) -> Path:
+        """Keep a copy of a file there, before it is replaced."""
+        target = self._room_for(path)
+        shutil.copy2(path, target)
+        return target
+
+    def _room_for(self, path: Path) -> Path:
+        if self._folder is None:
+            parent = self._run / "superseded"
+            parent.mkdir(exist_ok=True)
+            taken = [int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()]
+            self._folder = parent / str(max(taken, default=0) + 1)
+            self._folder.mkdir()
+            if (self._run / "recipe.yaml").exists():
+                shutil.copy2(self._run / "recipe.yaml", self._folder / "recipe.yaml")
+        target = self._folder / path.relative_to(self._run)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return target

@@ -1,0 +1,107 @@
+"""The process that has imported torch and forks a trainer or a prober per request.
+
+It runs no tensor operation and starts no thread of its own: a process that has only imported torch can be forked
+safely, one that has computed with it cannot. Requests come as JSON lines on standard input, news goes to standard
+output, and the end of standard input is the end of this process and of its children.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from select import select
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main(preload: list[str]) -> None:
+    """Import the modules named, then serve until standard input closes."""
+    news = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever an import prints goes to the log
+    for module in preload:
+        importlib.import_module(module)
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    running: dict[int, int] = {}
+    unread = b""
+    while True:
+        ready, _, _ = select([0, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            _report_ended(running, news)
+        if 0 in ready:
+            block = os.read(0, 65536)
+            if not block:
+                os.killpg(os.getpgid(0), signal.SIGKILL)  # the parent is gone; leave nothing behind
+            *lines, unread = (unread + block).split(b"\n")
+            for line in lines:
+                request = json.loads(line)
+                running[pid := _fork(request)] = request["number"]
+                _tell(news, number=request["number"], pid=pid)
+
+
+def _tell(news: Any, **row: Any) -> None:
+    news.write(json.dumps(row) + "\n")
+    news.flush()
+
+
+def _report_ended(running: dict[int, int], news: Any) -> None:
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        _tell(news, number=running.pop(pid), exit_code=os.waitstatus_to_exitcode(status))
+
+
+def _fork(request: dict[str, Any]) -> int:
+    parent = os.getpid()
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        _become_child(parent, Path(request["log"]))
+        code = _run(request["kind"], request["argv"])
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the boundary of a process: whatever it was, the log has it and the parent hears of it
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _become_child(parent: int, log: Path) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(70)  # the host died between the fork and this line
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((out, 1), (out, 2), (null, 0)):
+        os.dup2(source, target)
+
+
+def _run(kind: str, argv: list[str]) -> int:
+    if kind == "train":
+        from runner.train import worker
+
+        return worker.main(argv)
+    import pytest
+
+    return int(pytest.main(argv))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

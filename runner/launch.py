@@ -1,0 +1,48 @@
+"""How the processes of a run are started: argv and environment, decided without starting anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def host_argv(preload: Sequence[str]) -> list[str]:
+    """The command line of the process that imports torch once and forks trainers and probers."""
+    return [sys.executable, "-m", "runner.host", *preload]
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of every child: this one's, with telemetry off and the project's own modules not in the way."""
+    return {
+        **os.environ,
+        "PYTHONSAFEPATH": "1",  # a runner.py in the working folder must not shadow this package
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",  # the tokenizers library warns and stalls when it is forked after use
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+
+
+def train_argv(run: Path, stage: str) -> list[str]:
+    """Arguments of `runner.train.worker`."""
+    return [str(run), stage]
+
+
+def probe_argv(checkpoint: Path, files: Sequence[str], suites: Sequence[str], verdicts: Path, root: Path) -> list[str]:
+    """Arguments of pytest for probing one checkpoint of a run with some of its suites."""
+    chosen = [argument for suite in suites for argument in ("--probe-suite", suite)]
+    return [
+        *files,
+        "--ckpt",
+        str(checkpoint),
+        *chosen,
+        "--probe-verdicts",
+        str(verdicts),
+        f"--rootdir={root}",
+        "--import-mode=importlib",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+    ]

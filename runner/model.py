@@ -1,0 +1,138 @@
+"""The model: made from a config or loaded, with the attention and the precision that can run here."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from runner import spec
+from runner.errors import BadCheckpoint, BadRecipe
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice made for the user, and why."""
+
+    value: str
+    why: str
+
+
+def device() -> torch.device:
+    """The accelerator of this process, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def choose_dtype(wanted: str) -> Choice:
+    """The dtype to compute in."""
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if device().type == "cpu":
+        return Choice("float32", "on a CPU")
+    if torch.cuda.is_bf16_supported():
+        return Choice("bfloat16", "the device has it")
+    return Choice("float32", "the device has no bfloat16")
+
+
+def choose_attention(wanted: str, dtype: str) -> Choice:
+    """The attention implementation; asking by name for one that cannot run is an error, without a look at a hub."""
+    missing = _why_no_flash(dtype)
+    if wanted == "auto":
+        return Choice("sdpa", missing) if missing else Choice("flash_attention_2", "flash-attn is installed")
+    if wanted == "flash_attention_2" and missing:
+        raise BadRecipe(
+            f"attn_implementation: flash_attention_2 cannot run here: {missing}",
+            hint="say auto (takes it where it can run) or sdpa",
+        )
+    return Choice(wanted, "asked for")
+
+
+def _why_no_flash(dtype: str) -> str:
+    if device().type != "cuda":
+        return "no CUDA device"
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed"
+    if dtype == "float32":
+        return "flash attention needs float16 or bfloat16"
+    return ""
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer at a folder or hub id, with an EOS and a padding token.
+
+    Raises:
+        BadCheckpoint: there is none, or it has no EOS token.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadCheckpoint(f"no tokenizer could be loaded from {path}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise BadCheckpoint(f"the tokenizer at {path} has no eos_token", hint="set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def build(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, attention: str) -> PreTrainedModel:
+    """A new model with weights drawn from `seed`, which is set here, before the first weight is drawn."""
+    own = {key: value for key, value in config.items() if key != "model_type"}
+    known = AutoConfig.for_model(config["model_type"])
+    unknown = sorted(key for key in own if not hasattr(known, key))
+    if unknown:
+        raise BadRecipe(
+            f"model.config: {config['model_type']} has no setting {unknown[0]!r}",
+            hint="the names are those of the model's transformers configuration",
+        )
+    # one entry more than the largest id, and not len(tokenizer): added tokens may leave gaps
+    own["vocab_size"] = max(tokenizer.get_vocab().values()) + 1
+    special = {
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+    }
+    made = AutoConfig.for_model(config["model_type"], **{**own, **special})
+    set_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        made, attn_implementation=attention, dtype=torch.float32
+    )
+    return model
+
+
+def load(path: str | Path, attention: str, dtype: str) -> PreTrainedModel:
+    """The weights at a folder or hub id.
+
+    Raises:
+        BadCheckpoint: they cannot be loaded.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, attn_implementation=attention, dtype=getattr(torch, dtype)
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise BadCheckpoint(f"no model could be loaded from {path}: {_first_line(error)}") from error
+    return model
+
+
+def first_model(model: spec.Model, tokenizer: PreTrainedTokenizerBase, seed: int, attention: str) -> PreTrainedModel:
+    """The model that the first stage starts from."""
+    if model.config is not None:
+        return build(model.config, tokenizer, seed, attention)
+    assert model.path is not None  # the spec gives exactly one of the two
+    # weights train in float32, computing in bfloat16 where the device has it: Trainer's bf16 option
+    return load(model.path, attention, "float32")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

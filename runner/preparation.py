@@ -1,0 +1,267 @@
+"""Before a stage trains: data sets, tokenizer and splits, the plan with its numbers, and the job of each stage."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from runner import folder, jobs, plan, spec
+from runner.checkpoints import Parent, sha256_file, weights_sha256
+from runner.data import datasets
+from runner.data.epochs import Counts, Epochs, count_pairs
+from runner.data.tokens import Fast, load_tokenizer, save_tokenizer, train_tokenizer
+from runner.errors import BadCheckpoint
+from runner.folder import RunRecord, Superseded, tokenizer_folder
+from runner.jobs import Job
+from runner.plan import Arithmetic, Plan, StagePlan
+from runner.recipe import Loaded
+from runner.spec import parse_ref
+from runner.standings import Standings
+
+_LIBRARIES = ("recipe-runner", "torch", "transformers", "trl", "tokenizers", "safetensors", "pytest")
+
+
+class Prepared:
+    """What the stages of a recipe need; each part is made when it is first asked for, and nothing is written."""
+
+    def __init__(self, loaded: Loaded, run: Path) -> None:
+        self.loaded, self.run = loaded, run
+        self.recipe = loaded.spec
+        self.data = datasets.build(loaded.spec, loaded.root)
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """Of every data set that a stage, a suite or the tokenizer names, and of `tokenizer`."""
+        wanted = self.recipe.model.tokenizer
+        named = {ref for stage in self.recipe.stages.values() for ref in stage.data}
+        named |= {suite.cases for suite in self.recipe.probes.values() if suite.cases}
+        named |= set(wanted.from_data) if isinstance(wanted, spec.Tokenizer) else set()
+        found = {ref: self.data.get(ref).digest() for ref in sorted(named)}
+        if isinstance(wanted, spec.Tokenizer):
+            texts = " ".join(found[ref] for ref in wanted.from_data)
+            return {**found, "tokenizer": hashlib.sha256(f"{wanted.model_dump_json()} {texts}".encode()).hexdigest()}
+        files = sorted(tokenizer_folder(self.recipe.model, self.loaded.root, self.run).glob("tokenizer*.json"))
+        digest = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+        return {**found, "tokenizer": digest if files else str(wanted or self.recipe.model.path)}
+
+    @property
+    def data_is_current(self) -> bool:
+        """Whether the data and the tokenizer in the run folder are those of this recipe and these files."""
+        return (self.run / "run.json").exists() and dict(folder.read_run(self.run).data) == dict(self.digests)
+
+    @cached_property
+    def tokenizer(self) -> Fast:
+        """The first stage's tokenizer: trained now where the run has not made it yet."""
+        wanted = self.recipe.model.tokenizer
+        if isinstance(wanted, spec.Tokenizer) and not self.data_is_current:
+            texts = (text for ref in wanted.from_data for text in self.data.get(ref).texts())
+            return train_tokenizer(wanted, texts)
+        return load_tokenizer(tokenizer_folder(self.recipe.model, self.loaded.root, self.run))
+
+    @cached_property
+    def arithmetic(self) -> Mapping[str, Arithmetic]:
+        """Steps and batches of every stage.
+
+        Raises:
+            BadData: a stage has nothing to train on, or a row of it is wrong.
+        """
+        return {name: plan.arithmetic(stage, self._rows(stage)) for name, stage in self.recipe.stages.items()}
+
+    def _rows(self, stage: spec.Stage) -> int:
+        if isinstance(stage, spec.Dpo):
+            return sum(len(self.data.get(ref).pairs()) for ref in stage.data)
+        return sum(len(self.data.get(ref)) for ref in stage.data)
+
+    @cached_property
+    def looks(self) -> Mapping[str, int]:
+        """See `plan.looks`."""
+        return plan.looks(self.recipe, {name: numbers.publish_steps for name, numbers in self.arithmetic.items()})
+
+    def counts(self, name: str) -> Counts:
+        """What the tokenizer makes of all rows that a stage will see."""
+        stage, seed = self.recipe.stages[name], self.recipe.seed
+        amount = stage.global_batch_size, self.arithmetic[name].total_steps
+        sets = [self.data.get(ref) for ref in stage.data]
+        if isinstance(stage, spec.Dpo):
+            pairs = [pair for data in sets for pair in data.pairs()]
+            return count_pairs(self.tokenizer, pairs, stage.max_length, seed, *amount)
+        whole = isinstance(stage, spec.Pretrain)
+        return Epochs(sets, self.tokenizer, seed, stage.max_length, whole=whole).counts(*amount)
+
+
+def write_data(prepared: Prepared, superseded: Superseded) -> None:
+    """Write the splits and the tokenizer into the run; what changed is moved aside, what is current is left."""
+    if prepared.data_is_current:
+        return
+    tokenizer, run = prepared.tokenizer, prepared.run
+    if (run / "data").exists():
+        superseded.take(run / "data")
+    datasets.write_splits(prepared.data, run / "data")
+    if isinstance(prepared.recipe.model.tokenizer, spec.Tokenizer):
+        save_tokenizer(tokenizer, run / "data" / "tokenizer")
+
+
+def run_record(prepared: Prepared, looks: Mapping[str, int]) -> RunRecord:
+    """What `run.json` will say."""
+    loaded = prepared.loaded
+    return RunRecord(
+        recipe=loaded.spec.recipe,
+        recipe_path=os.path.relpath(loaded.path, loaded.root),
+        project_root=str(loaded.root),
+        seed=loaded.spec.seed,
+        versions={"python": platform.python_version()} | {name: plan.library_version(name) for name in _LIBRARIES},
+        hardware={"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": len(visible_gpus())},
+        git_commit=_git_commit(loaded.root),
+        data=prepared.digests,
+        looks=looks,
+        gated_suites=len(looks),
+    )
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA devices of this machine that are not hidden, found without importing torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
+    return devices if hidden is None else devices[: len([part for part in hidden.split(",") if part.strip()])]
+
+
+def _git_commit(root: Path) -> str | None:
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return asked.stdout.strip() or None
+
+
+# --- the job of a stage ---
+
+
+def start_of(prepared: Prepared, standings: Standings, name: str) -> tuple[Parent | None, str]:
+    """The checkpoint that a stage starts from, and the key of the stage it belongs to.
+
+    Raises:
+        UserError: there is no such checkpoint (yet).
+    """
+    reference = prepared.recipe.stages[name].from_
+    if reference is None:
+        return None, ""
+    if parse_ref(reference) is None:
+        path = prepared.loaded.root / reference
+        if not path.is_dir():
+            raise BadCheckpoint(f"stages.{name}.from: there is no folder {path}")
+        return Parent(reference, str(path), weights_sha256(path)), ""
+    found = standings.resolve(reference)
+    job = standings.job(found.stage)
+    digest = weights_sha256(found.path)
+    return Parent(found.label, os.path.relpath(found.path, prepared.run / name), digest), job.key if job else ""
+
+
+def inputs_of(prepared: Prepared, name: str, start: Parent | None, start_key: str) -> dict[str, str]:
+    """Everything that the weights of a stage will depend on."""
+    return plan.stage_inputs(
+        prepared.recipe,
+        name,
+        data=prepared.digests,
+        start=start,
+        start_key=start_key,
+        tokenizer=prepared.digests["tokenizer"],
+    )
+
+
+def new_job(prepared: Prepared, name: str, start: Parent | None, inputs: Mapping[str, str]) -> Job:
+    """The job of a stage that has not begun."""
+    numbers = prepared.arithmetic[name]
+    return Job(
+        stage=name,
+        key=plan.key(inputs),
+        inputs=inputs,
+        start=start,
+        steps_per_epoch=numbers.steps_per_epoch,
+        total_steps=numbers.total_steps,
+        publish_steps=numbers.publish_steps,
+        per_device_batch_size=numbers.per_device_batch_size,
+        accumulation_steps=numbers.accumulation_steps,
+    )
+
+
+def states(prepared: Prepared) -> dict[str, str]:
+    """For every stage: `done`, `resumes at step 96`, `changed: …`, `to do`. Below one that is not done, none is."""
+    run = prepared.run
+    standings = Standings(prepared.recipe, run, {})
+    found: dict[str, str] = {}
+    for name, stage in prepared.recipe.stages.items():
+        ref = parse_ref(stage.from_) if stage.from_ else None
+        job = jobs.read(run / name)
+        if ref is not None and found.get(ref.stage) != "done":
+            found[name] = "to do" if job is None else f"again, after {ref.stage}"
+        elif job is None:
+            found[name] = "to do"
+        else:
+            now = inputs_of(prepared, name, *start_of(prepared, standings, name))
+            found[name] = _state(job, now, standings)
+    return found
+
+
+def _state(job: Job, inputs: Mapping[str, str], standings: Standings) -> str:
+    if job.key != plan.key(inputs):
+        return f"changed: {plan.changed(job.inputs, inputs)}"
+    if job.state == "done":
+        return "done"
+    published = standings.checkpoints(job.stage)
+    return f"resumes at step {published[-1].step}" if published else "to do"
+
+
+# --- the plan ---
+
+
+def make_plan(prepared: Prepared) -> Plan:
+    """The whole plan; this tokenises every row of every epoch, as training will see them."""
+    recipe = prepared.recipe
+    state = states(prepared)
+    stages = tuple(
+        StagePlan(
+            name=name,
+            kind=stage.kind,
+            start=stage.from_ or "model",
+            data=stage.data,
+            arithmetic=prepared.arithmetic[name],
+            counts=prepared.counts(name),
+            global_batch_size=stage.global_batch_size,
+            learning_rate=stage.learning_rate,
+            suites=recipe.asked_at(name),
+            state=state[name],
+        )
+        for name, stage in recipe.stages.items()
+    )
+    cases = {name: len(prepared.data.get(suite.cases)) for name, suite in recipe.probes.items() if suite.cases}
+    last = next(reversed(recipe.stages))
+    result = recipe.result.checkpoint if recipe.result else f"{last}@last"
+    against = recipe.result.baseline if recipe.result else None
+    gpus = visible_gpus()
+    return Plan(
+        recipe=recipe.recipe,
+        path=os.path.relpath(prepared.loaded.path, prepared.loaded.root),
+        out=os.path.relpath(prepared.run),
+        model=_model_words(recipe.model),
+        device=f"{len(gpus)} GPU" if gpus else f"the CPU, {os.cpu_count()} cores, float32",
+        stages=stages,
+        looks=prepared.looks,
+        cases=cases,
+        result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
+        warnings=plan.warnings(recipe, prepared.looks, cases),
+    )
+
+
+def _model_words(model: spec.Model) -> str:
+    if model.path is not None:
+        return model.path
+    assert model.config is not None
+    sizes = (f"{name} {model.config[name]}" for name in ("hidden_size", "num_hidden_layers") if name in model.config)
+    return ", ".join([f"new {model.config['model_type']}", *sizes])

@@ -1,0 +1,66 @@
+"""The parent's side of probing: which suites a checkpoint still has to be asked, and their verdicts into the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner import checkpoints, launch, spec, verdicts
+from runner.asking import suite_key
+from runner.errors import TrainingFailed
+from runner.folder import Superseded
+from runner.standings import Checkpoint, Standings
+from runner.verdicts import VerdictFile
+
+
+class Prober:
+    """Knows the suites of a run, and keeps its verdict files."""
+
+    def __init__(
+        self, recipe: spec.Recipe, root: Path, run: Path, standings: Standings, superseded: Superseded
+    ) -> None:
+        self._recipe, self._root, self._run = recipe, root, run
+        self._standings, self._superseded = standings, superseded
+        self._keys = {name: self._key(suite) for name, suite in recipe.probes.items()}
+
+    def _key(self, suite: spec.Suite) -> str:
+        file, _, function = suite.file.partition("::")
+        cases = self._run / "data" / f"{suite.cases}.jsonl" if suite.cases else None
+        return suite_key(self._root / file, function or None, cases)
+
+    def due(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """The suites asked at this checkpoint's stage that have no verdicts there, or verdicts of another version."""
+        file = self._standings.verdicts(checkpoint)
+        asked = {done.suite: done.key for done in file.suites} if file else {}
+        return tuple(name for name in self._recipe.asked_at(checkpoint.stage) if asked.get(name) != self._keys[name])
+
+    def argv(self, checkpoint: Checkpoint, suites: Sequence[str]) -> list[str]:
+        """Arguments of pytest that ask these suites."""
+        files = list(dict.fromkeys(str(self._root / self._recipe.probes[name].file) for name in suites))
+        return launch.probe_argv(checkpoint.path, files, suites, self._fresh(checkpoint), self._root)
+
+    def _fresh(self, checkpoint: Checkpoint) -> Path:
+        path = checkpoints.verdict_path(checkpoint.path)
+        return path.with_name(f".{path.name}.fresh")
+
+    def take(self, checkpoint: Checkpoint, suites: Sequence[str], log_tail: str) -> VerdictFile:
+        """Put the verdicts that the prober wrote into the run; those they replace are kept in `superseded/`.
+
+        Raises:
+            TrainingFailed: the prober wrote none, or not for every suite.
+        """
+        fresh, path = self._fresh(checkpoint), checkpoints.verdict_path(checkpoint.path)
+        asked = verdicts.read(fresh) if fresh.exists() else None
+        missing = [name for name in suites if asked is None or asked.asked(name) is None]
+        if asked is None or missing:
+            raise TrainingFailed(
+                f"probing {checkpoint.label} gave no verdicts for {', '.join(missing)}; the end of its log:\n{log_tail}"
+            )
+        before = self._standings.verdicts(checkpoint)
+        if before is not None:
+            if any(before.asked(name) for name in suites):
+                self._superseded.copy(path)
+            asked = before.replaced_by(asked)
+        verdicts.write(path, asked)
+        fresh.unlink()
+        return asked

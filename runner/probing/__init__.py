@@ -1,0 +1,1 @@
+"""Probing: the pytest plugin that asks probes of checkpoints, and the engine that generates the replies."""

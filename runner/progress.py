@@ -1,0 +1,139 @@
+"""What a run shows while it goes on: a live screen in a terminal, plain lines in a pipe or a log. It only shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from runner import console as show
+from runner import spec
+from runner.console import CheckpointRow, Ending, StageProgress
+from runner.events import Logged, Published, Started
+from runner.plan import Plan
+
+
+class Screen:
+    """A context manager; leaving it ends the live view and keeps what it last showed out of the way."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._began = time.monotonic()
+        self._title = ""
+        self._stages: dict[str, StageProgress] = {}
+        self._suites: Sequence[str] = ()
+        self._rows: dict[str, CheckpointRow] = {}
+        self._flips: list[Text] = []
+
+    def __enter__(self) -> Screen:
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._live is not None and self._live.is_started:
+            self._live.stop()
+
+    def _render(self) -> RenderableType:
+        return show.run_screen(
+            self._title,
+            time.monotonic() - self._began,
+            list(self._stages.values()),
+            list(self._rows.values()),
+            self._suites,
+            self._flips,
+            self._console.height,
+        )
+
+    def _line(self, text: str) -> None:
+        """A line for a log; a live screen shows the same in its own way."""
+        if self._live is None:
+            self._console.print(Text(text), soft_wrap=True)
+
+    # --- what happens, in the order it does ---
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is known and the run begins."""
+        self._console.print(show.plan_screen(plan))
+        self._console.print()
+        self._title = plan.recipe
+        self._suites = tuple(dict.fromkeys(suite for stage in plan.stages for suite in stage.suites))
+        self._stages = {
+            stage.name: StageProgress(stage.name, stage.kind, stage.arithmetic.total_steps) for stage in plan.stages
+        }
+        if self._live is not None:
+            self._live.start()
+
+    def nothing_to_train(self, recipe: spec.Recipe) -> None:
+        """Every stage is done; what is left is to judge, and to ask the suites that changed."""
+        self._title, self._suites = recipe.recipe, tuple(recipe.probes)
+        self._stages = {name: StageProgress(name, stage.kind, 1) for name, stage in recipe.stages.items()}
+
+    def stage(self, name: str, state: str, why: str = "") -> None:
+        """A stage entered a state."""
+        progress = self._stages[name]
+        progress.state, progress.note = state, why
+        if state in ("done", "skipped"):
+            progress.step = progress.total_steps
+        self._line(f"stage {name}: {state}" + (f" ({why})" if why else ""))
+
+    def started(self, event: Started) -> None:
+        """A trainer takes its first step."""
+        progress = self._stages[event.stage]
+        progress.state, progress.step, progress.total_steps = "running", event.step, event.total_steps
+        self._line(
+            f"stage {event.stage}: {event.parameters:,} parameters, {event.dtype} on {event.device}, "
+            f"attention {event.attention}"
+        )
+
+    def logged(self, event: Logged) -> None:
+        """A loss was recorded."""
+        progress = self._stages[event.stage]
+        progress.state, progress.step = "running", event.step
+        progress.losses.append(event.loss)
+        progress.tokens_per_s = event.tokens_per_s
+        if event.step and event.tokens_per_s:
+            progress.seconds_left = (progress.total_steps - event.step) * event.tokens / event.step / event.tokens_per_s
+        if self._live is None and _worth_a_line(event.step, progress.total_steps):
+            self._line(
+                f"{event.stage} {event.step}/{progress.total_steps} epoch {event.epoch:.2f} loss {event.loss:.4f} "
+                f"lr {event.learning_rate:.2e} {event.tokens_per_s:,.0f} tokens/s"
+            )
+
+    def published(self, event: Published) -> None:
+        """A checkpoint is complete and is about to be probed."""
+        progress = self._stages[event.stage]
+        progress.state, progress.step = "probing", event.step
+
+    def judged(self, row: CheckpointRow, *, again: bool) -> None:
+        """The verdicts of a checkpoint are in; `again` where they were so already, from an earlier invocation."""
+        self._rows[row.label] = row
+        stage = self._stages[row.label.split("@")[0]]
+        if stage.state == "probing":
+            stage.state = "running"
+        for decision in row.decisions.values():
+            if not again:
+                self._line(show.decision_line(row.label, decision))
+            if decision.comparison and decision.comparison.lost:
+                where = f"{decision.suite} at {row.label} against {decision.comparison.baseline}"
+                self._flips = show.flip_lines(where, decision.comparison.lost, 1)[:3]
+
+    def ended(self, ending: Ending) -> None:
+        """The last screen."""
+        self._stop()
+        self._console.print(show.ending_screen(ending))
+
+
+def _worth_a_line(step: int, total: int) -> bool:
+    """A log gets about twenty lines of losses per stage."""
+    return step == total or total <= 20 or step % max(total // 20 // 10 * 10, 10) == 0

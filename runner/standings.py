@@ -1,0 +1,152 @@
+"""Where a run stands, read from its folder: checkpoints, verdicts, what `qa@best` means now, what each gate decides.
+
+The same code judges inside a run and by hand (`pytest --ckpt` on a checkpoint of a run), so both come to one verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import checkpoints, gate, jobs, spec, verdicts
+from runner.errors import UserError
+from runner.events import Follower, Logged
+from runner.gate import Decision
+from runner.spec import parse_ref
+from runner.verdicts import Verdict, VerdictFile
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint of the run."""
+
+    stage: str
+    step: int
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """`qa@96`."""
+        return f"{self.stage}@{self.step}"
+
+
+class Standings:
+    """The state of a run's folder at the moment of each call; nothing is cached, nothing is written."""
+
+    def __init__(self, recipe: spec.Recipe, run: Path, looks: Mapping[str, int]) -> None:
+        self._recipe, self._run, self._looks = recipe, run, looks
+
+    def checkpoints(self, stage: str) -> list[Checkpoint]:
+        """The published checkpoints of a stage, first to last."""
+        return [Checkpoint(stage, step, path) for step, path in checkpoints.published(self._run / stage)]
+
+    def all_checkpoints(self) -> list[Checkpoint]:
+        """The published checkpoints of every stage, in the order of the recipe."""
+        return [checkpoint for stage in self._recipe.stages for checkpoint in self.checkpoints(stage)]
+
+    def verdicts(self, checkpoint: Checkpoint) -> VerdictFile | None:
+        """What was asked of a checkpoint, or None where nothing was."""
+        path = checkpoints.verdict_path(checkpoint.path)
+        return verdicts.read(path) if path.exists() else None
+
+    def resolve(self, reference: str) -> Checkpoint:
+        """The checkpoint a reference means now.
+
+        Raises:
+            UserError: no checkpoint bears it.
+        """
+        ref = parse_ref(reference)
+        if ref is None:
+            raise UserError(f"{reference} is not a reference to a checkpoint of this run")
+        published = self.checkpoints(ref.stage)
+        if not published:
+            raise UserError(f"{reference}: stage {ref.stage} has no checkpoint", hint="did it finish?")
+        if ref.which == "last":
+            return published[-1]
+        if ref.which == "best":
+            return self._best(published)
+        for checkpoint in published:
+            if ref.which == "step" and checkpoint.step == ref.number:
+                return checkpoint
+            if ref.which == "epoch" and abs(checkpoints.read_manifest(checkpoint.path).epoch - ref.number) < 1e-6:
+                return checkpoint
+        have = ", ".join(checkpoint.label for checkpoint in published)
+        raise UserError(f"{reference}: no such checkpoint was published", expected=f"one of {have}")
+
+    def _best(self, published: Sequence[Checkpoint]) -> Checkpoint:
+        """Highest pass rate of the `best:` suite; ties go to the earlier checkpoint."""
+        assert self._recipe.best is not None  # checked where the recipe is loaded
+        rates = []
+        for checkpoint in published:
+            file = self.verdicts(checkpoint)
+            tally = gate.count(file.of(self._recipe.best)) if file else None
+            rates.append(-1.0 if tally is None or tally.rate is None else tally.rate)
+        return published[rates.index(max(rates))]
+
+    def baseline_of(self, checkpoint: Checkpoint, rule: spec.Gate | None) -> Checkpoint | None:
+        """What a checkpoint is compared with: the gate's own baseline, else the one its stage started from."""
+        if rule is not None and rule.baseline is not None:
+            return self.resolve(rule.baseline)
+        parent = checkpoints.read_manifest(checkpoint.path).parent
+        ref = parse_ref(parent.label) if parent else None
+        if ref is None or ref.stage not in self._recipe.stages:
+            return None
+        return next((found for found in self.checkpoints(ref.stage) if found.step == ref.number), None)
+
+    def gate_of(self, suite: str, file: VerdictFile) -> spec.Gate | None:
+        """The gate in force: the recipe's, else the one written in the probe file."""
+        if suite in self._recipe.probes and (own := self._recipe.probes[suite].gate) is not None:
+            return own
+        asked = file.asked(suite)
+        return spec.Gate.model_validate(dict(asked.gate), strict=False) if asked and asked.gate else None
+
+    def judge(
+        self, checkpoint: Checkpoint, file: VerdictFile, baseline: Checkpoint | None = None
+    ) -> tuple[Decision, ...]:
+        """What is decided about each suite that was asked of a checkpoint.
+
+        Args:
+            file: its verdicts; by hand, not those in the run.
+            baseline: compare every suite with this one instead.
+        """
+        decisions = []
+        for asked in file.suites:
+            rule = self.gate_of(asked.suite, file)
+            base = baseline or self.baseline_of(checkpoint, rule)
+            before = self.suite_at(base, asked.suite) if base else None
+            decisions.append(
+                gate.judge(
+                    rule,
+                    asked.suite,
+                    file.of(asked.suite),
+                    before,
+                    looks=max(self._looks.get(asked.suite, 1), 1),
+                    suites=max(len(self._looks), 1),
+                )
+            )
+        return tuple(decisions)
+
+    def suite_at(self, checkpoint: Checkpoint, suite: str) -> tuple[Verdict, ...] | None:
+        """The verdicts of a suite at a checkpoint, or None where it was not asked there."""
+        file = self.verdicts(checkpoint)
+        return file.of(suite) if file and file.asked(suite) else None
+
+    def asked_everywhere(self, checkpoint: Checkpoint) -> bool:
+        """Whether every suite that the recipe asks at this checkpoint's stage has verdicts there."""
+        file = self.verdicts(checkpoint)
+        wanted = self._recipe.asked_at(checkpoint.stage)
+        return not wanted or (file is not None and all(file.asked(suite) for suite in wanted))
+
+    def losses(self) -> dict[str, float]:
+        """The training loss recorded last at or before each checkpoint, by label."""
+        found: dict[str, float] = {}
+        for stage in self._recipe.stages:
+            for stamped in Follower(self._run / "events" / f"train-{stage}.jsonl").new():
+                if isinstance(stamped.event, Logged):
+                    found[f"{stage}@{stamped.event.step}"] = stamped.event.loss
+        return found
+
+    def job(self, stage: str) -> jobs.Job | None:
+        """The job file of a stage."""
+        return jobs.read(self._run / stage)

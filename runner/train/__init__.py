@@ -1,0 +1,1 @@
+"""Training: one module per family of stage kinds, and the worker that a trainer process runs."""

@@ -1,0 +1,200 @@
+"""What a trainer does between steps: record losses, publish checkpoints, keep what resuming needs, obey the parent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from runner import checkpoints, jobs
+from runner.events import Finished, Journal, Logged, Published, Started
+from runner.jobs import Job
+
+_COMPLETE = "complete.json"
+_LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
+"""What has a field of its own in `Logged`."""
+_LOOK_EVERY_S = 0.01
+
+
+class Publishing(TrainerCallback):
+    """Publishes at the job's steps, saves state when interrupted, and waits for the parent's decision.
+
+    Args:
+        run: the run folder.
+        recipe: the recipe's name, for manifests.
+        kind: the stage's kind, for manifests.
+        job: what to do.
+        tokens_in_step: for a step counted from 0, its real tokens and how many of them are supervised.
+        journal: where events go.
+        attention: what was chosen, for the `started` event.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Path,
+        recipe: str,
+        kind: str,
+        job: Job,
+        tokens_in_step: Callable[[int], tuple[int, int]],
+        journal: Journal,
+        attention: str,
+    ) -> None:
+        self._folder = run / job.stage
+        self._recipe, self._kind, self._job = recipe, kind, job
+        self._tokens_in_step, self._journal, self._attention = tokens_in_step, journal, attention
+        self._tokens = self._supervised = 0
+        self._training_s = 0.0
+        self._step_began = self._last_logged = time.perf_counter()
+        self._tokens_logged = 0
+        self._signalled = False
+        signal.signal(signal.SIGTERM, self._note_signal)
+        signal.signal(signal.SIGINT, self._note_signal)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended training before its last step."""
+        return self._signalled
+
+    def _note_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+
+    # --- transformers' hooks, in the order they are called ---
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        model: PreTrainedModel = kw["model"]
+        for step in range(state.global_step):
+            self._count(step)
+        self._tokens_logged = self._tokens
+        dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        device = str(args.device) if args.device.type == "cpu" else torch.cuda.get_device_name(args.device)
+        self._journal.write(
+            Started(
+                self._job.stage, state.global_step, self._job.total_steps, device, dtype, self._attention, parameters
+            )
+        )
+        self._last_logged = time.perf_counter()
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        self._step_began = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        self._training_s += time.perf_counter() - self._step_began
+        self._count(state.global_step - 1)
+        if state.global_step in self._job.publish_steps or self._signalled:
+            control.should_save = True
+            control.should_log = True
+        if self._signalled:
+            control.should_training_stop = True
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        logs: dict[str, float] = kw["logs"]
+        if "loss" not in logs:
+            return  # the summary at the end of training
+        now = time.perf_counter()
+        pace = (self._tokens - self._tokens_logged) / max(now - self._last_logged, 1e-9)
+        self._last_logged, self._tokens_logged = now, self._tokens
+        numbers = {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
+        self._journal.write(
+            Logged(
+                self._job.stage,
+                state.global_step,
+                round(state.epoch or 0.0, 4),
+                float(logs["loss"]),
+                float(logs["learning_rate"]),
+                float(logs.get("grad_norm", 0.0)),
+                self._tokens,
+                round(pace, 1),
+                {name: value for name, value in numbers.items() if name not in _LOGGED},
+            )
+        )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        step = state.global_step
+        saved = self._folder / "state" / f"checkpoint-{step}"
+        _mark_complete(saved)
+        if step in self._job.publish_steps:
+            self._publish(saved, state)
+        # the decision may have taken long; it belongs to no step and to no pace
+        self._last_logged = time.perf_counter()
+        if step in self._job.publish_steps and not self._decided_to_go_on(step):
+            control.should_training_stop = True
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        self._journal.write(
+            Finished(
+                self._job.stage,
+                state.global_step,
+                round(self._training_s, 3),
+                self._tokens,
+                self._supervised,
+                self._signalled and state.global_step < self._job.total_steps,
+            )
+        )
+
+    # --- steps of the above ---
+
+    def _count(self, step: int) -> None:
+        tokens, supervised = self._tokens_in_step(step)
+        self._tokens += tokens
+        self._supervised += supervised
+
+    def _publish(self, saved: Path, state: TrainerState) -> None:
+        step, epoch = state.global_step, round(state.epoch or 0.0, 6)
+        checkpoints.publish(
+            saved,
+            self._folder / f"ckpt-{step}",
+            recipe=self._recipe,
+            stage=self._job.stage,
+            kind=self._kind,
+            step=step,
+            epoch=epoch,
+            stage_key=self._job.key,
+            parent=self._job.start,
+            tokens=self._tokens,
+            versions={name: version(name) for name in ("torch", "transformers")},
+        )
+        waits = step < self._job.total_steps
+        self._journal.write(Published(self._job.stage, step, epoch, round(self._training_s, 3), waits))
+
+    def _decided_to_go_on(self, step: int) -> bool:
+        """Wait for the parent, which probes the checkpoint meanwhile; a signal ends the wait."""
+        if step >= self._job.total_steps:
+            return True
+        while (go_on := jobs.read_decision(self._folder, step)) is None:
+            if self._signalled:
+                return False
+            time.sleep(_LOOK_EVERY_S)
+        self._last_logged = time.perf_counter()
+        return go_on
+
+
+def _mark_complete(saved: Path) -> None:
+    """Say that a state folder is whole, then drop the older ones: in this order, so that one always exists."""
+    temporary = saved / f".{_COMPLETE}"
+    temporary.write_text(json.dumps({"format_version": 1}), encoding="utf-8")
+    temporary.replace(saved / _COMPLETE)
+    for other in saved.parent.glob("checkpoint-*"):
+        if other != saved:
+            shutil.rmtree(other)
+
+
+def newest_state(stage_folder: Path) -> Path | None:
+    """The whole state folder to resume from, or None. Half-written ones are deleted."""
+    whole: list[tuple[int, Path]] = []
+    for saved in (stage_folder / "state").glob("checkpoint-*"):
+        if (saved / _COMPLETE).exists():
+            whole.append((int(saved.name.split("-")[1]), saved))
+        else:
+            shutil.rmtree(saved)
+    return max(whole)[1] if whole else None

@@ -1,0 +1,164 @@
+"""Verdicts: what a probe concluded about a case at a checkpoint, and the files they are kept in.
+
+A verdict file is JSON lines. The first row says what the file is and which weights it is about; then comes one row per
+suite that was asked, then one row per verdict. It is written under a temporary name and renamed: a reader sees all or
+nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.errors import UserError, Where
+
+FORMAT_VERSION = 1
+Outcome = Literal["pass", "miss", "error", "not_asked"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one case of one suite at one checkpoint."""
+
+    suite: str
+    probe: str
+    """`file.py::function`, the file relative to the project."""
+    case_id: str
+    outcome: Outcome
+    reply: str = ""
+    reason: str = ""
+    """Why it missed or failed: the last line of the assertion or error, or why it was not asked."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Numbers the probe recorded."""
+    ckpt: str = ""
+    """`qa@96` inside a run, else the folder."""
+    weights_sha256: str = ""
+    prompt: str = ""
+    """The exact rendered prompt."""
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    """How the reply was decoded: max_new_tokens, stop, stop_reason, dtype, engine."""
+    tokens: int = 0
+    """Tokens generated."""
+    margin: float | None = None
+    """Smallest difference between the two best logits over the generated tokens."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What makes two verdicts of a suite comparable: the probe and the case."""
+        return (self.probe, self.case_id)
+
+
+@dataclass(frozen=True)
+class SuiteAsked:
+    """What was asked of a checkpoint under one suite's name."""
+
+    suite: str
+    key: str
+    """Digest of the probe files, the cases and the decoding: where it changed, the suite is asked again."""
+    probes: tuple[str, ...]
+    """`file.py::function` of each probe."""
+    gate: Mapping[str, Any] | None
+    """The gate written in the probe file, as a mapping; the recipe's replaces it."""
+    cases: int
+    """Number of verdicts."""
+    generation_s: float = 0.0
+    """Seconds of generation this suite took part in."""
+
+
+@dataclass(frozen=True)
+class VerdictFile:
+    """All verdicts of one checkpoint."""
+
+    ckpt: str
+    weights_sha256: str
+    suites: tuple[SuiteAsked, ...]
+    verdicts: tuple[Verdict, ...]
+
+    def of(self, suite: str) -> tuple[Verdict, ...]:
+        """The verdicts of one suite, in the order they were asked."""
+        return tuple(verdict for verdict in self.verdicts if verdict.suite == suite)
+
+    def asked(self, suite: str) -> SuiteAsked | None:
+        """What was asked under `suite`, or None."""
+        return next((asked for asked in self.suites if asked.suite == suite), None)
+
+    def replaced_by(self, newer: VerdictFile) -> VerdictFile:
+        """These verdicts, with those suites exchanged that `newer` asked too."""
+        names = {asked.suite for asked in newer.suites}
+        suites = tuple(asked for asked in self.suites if asked.suite not in names)
+        kept = tuple(verdict for verdict in self.verdicts if verdict.suite not in names)
+        return VerdictFile(newer.ckpt, newer.weights_sha256, suites + newer.suites, kept + newer.verdicts)
+
+
+def write(path: Path, file: VerdictFile) -> None:
+    """Publish `file` at `path`, whole or not at all."""
+    head = {
+        "format_version": FORMAT_VERSION,
+        "kind": "verdicts",
+        "ckpt": file.ckpt,
+        "weights_sha256": file.weights_sha256,
+    }
+    rows: Sequence[dict[str, Any]] = [
+        head,
+        *({"kind": "suite", **asdict(asked)} for asked in file.suites),
+        *({"kind": "verdict", **asdict(verdict)} for verdict in file.verdicts),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # surrogates can come out of a broken tokenizer; they are escaped, so that the file is always valid UTF-8
+    text = "".join(json.dumps(row, ensure_ascii=not _is_utf8(row), allow_nan=True) + "\n" for row in rows)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _is_utf8(row: Mapping[str, Any]) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read(path: Path) -> VerdictFile:
+    """Read a verdict file.
+
+    Raises:
+        UserError: it is not one, is damaged, or was written by a newer version.
+    """
+    head: dict[str, Any] | None = None
+    suites: list[SuiteAsked] = []
+    verdicts: list[Verdict] = []
+    number = 0
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
+            row = json.loads(line)
+            kind = row.pop("kind")
+            if kind == "verdicts":
+                head = row
+                _check_version(row["format_version"], path)
+            elif kind == "suite":
+                suites.append(SuiteAsked(**{**row, "probes": tuple(row["probes"])}))
+            elif kind == "verdict":
+                verdicts.append(Verdict(**row))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"not a readable verdict file ({type(error).__name__}: {error})",
+            where=Where(str(path), number or None),
+            expected="JSON lines as written by recipe run or pytest --probe-verdicts",
+        ) from error
+    if head is None:
+        raise UserError("not a verdict file: its first row does not say so", where=Where(str(path), 1))
+    return VerdictFile(head["ckpt"], head["weights_sha256"], tuple(suites), tuple(verdicts))
+
+
+def _check_version(found: int, path: Path) -> None:
+    if found > FORMAT_VERSION:
+        raise UserError(
+            f"this verdict file has format {found}, this version reads up to {FORMAT_VERSION}",
+            where=Where(str(path), 1),
+            hint="read it with a newer version of recipe-runner",
+        )

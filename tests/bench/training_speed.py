@@ -1,0 +1,147 @@
+"""Tokens per second of a stage against a bare PyTorch loop over the same batches, in one run.
+
+    python tests/bench/training_speed.py               # the demo's model
+    python tests/bench/training_speed.py --layers 8 --hidden 512 --steps 30
+
+The bare loop is given its batches as finished tensors: forward, cross-entropy, backward, clip, fused AdamW, linear
+schedule, and nothing else. The stage is the real one: `runner.train.causal.train` with its events, counts and data
+loading. They take turns, `--rounds` times; the ratio of each round and their median are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+import transformers
+
+from runner import jobs, model, recipe, spec
+from runner.data.epochs import Epochs
+from runner.events import Follower, Journal, Logged
+from runner.folder import Superseded
+from runner.jobs import Job
+from runner.preparation import Prepared, write_data
+from runner.train import causal
+from runner.train.arguments import Setup
+from runner.train.publishing import Publishing
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "zhdict_dpo.yaml"
+
+
+def main() -> None:
+    options = _options()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    heads = options.hidden // 32
+    config = {
+        "hidden_size": options.hidden,
+        "num_hidden_layers": options.layers,
+        "intermediate_size": 3 * options.hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+    }
+    sets = [f"model.config.{name}={value}" for name, value in config.items()]
+    loaded = recipe.load(RECIPE, [*sets, f"seed={options.seed}"])
+    print(
+        f"{options.stage}: {options.layers} layers x {options.hidden}, {options.steps} steps, {torch.get_num_threads()} threads"
+    )
+    ratios = []
+    for turn in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            prepared = Prepared(loaded, Path(folder))
+            write_data(prepared, Superseded(Path(folder)))
+            ours = _stage_speed(prepared, options.stage, options.steps)
+            bare = _bare_speed(prepared, options.stage, options.steps)
+        ratios.append(ours / bare)
+        print(f"round {turn + 1}: stage {ours:,.0f} tokens/s, bare loop {bare:,.0f} tokens/s, ratio {ratios[-1]:.3f}")
+    print(f"median ratio {statistics.median(ratios):.3f}")
+
+
+def _start(prepared: Prepared) -> tuple[torch.nn.Module, transformers.PreTrainedTokenizerBase]:
+    tokenizer = model.load_tokenizer(str(prepared.run / "data" / "tokenizer"))
+    return model.first_model(prepared.recipe.model, tokenizer, prepared.recipe.seed, "sdpa"), tokenizer
+
+
+def _epochs(prepared: Prepared, name: str) -> Epochs:
+    stage = prepared.recipe.stages[name]
+    sets = [prepared.data.get(ref) for ref in stage.data]
+    whole = isinstance(stage, spec.Pretrain)
+    return Epochs(sets, prepared.tokenizer, prepared.recipe.seed, stage.max_length, whole=whole)
+
+
+def _stage_speed(prepared: Prepared, name: str, steps: int) -> float:
+    network, tokenizer = _start(prepared)
+    stage, numbers = prepared.recipe.stages[name], prepared.arithmetic[name]
+    job = Job(name, "bench", {}, None, numbers.steps_per_epoch, steps, (steps,), numbers.per_device_batch_size,
+              numbers.accumulation_steps)  # fmt: skip
+    jobs.write(prepared.run / name, job)
+    path = prepared.run / "events.jsonl"
+    journal = Journal(path)
+    stage = stage.model_copy(update={"logging_steps": steps // 5})
+    setup = Setup(job, prepared.run / name / "state", 1, "float32")
+    trainer = causal.build(stage, setup, network, tokenizer, _epochs(prepared, name))
+    publishing = Publishing(
+        run=prepared.run,
+        recipe="bench",
+        kind=stage.kind,
+        job=job,
+        tokens_in_step=trainer.tokens_in_step,
+        journal=journal,
+        attention="sdpa",
+    )
+    trainer.add_callback(publishing)
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    journal.close()
+    logged = [found for found in Follower(path).new() if isinstance(found.event, Logged)]
+    first, last = logged[0], logged[-1]
+    return (last.event.tokens - first.event.tokens) / (last.time - first.time)
+
+
+def _bare_speed(prepared: Prepared, name: str, steps: int) -> float:
+    network, tokenizer = _start(prepared)
+    stage, epochs = prepared.recipe.stages[name], _epochs(prepared, name)
+    collate = causal.Collate(tokenizer.pad_token_id, 0.0)
+    batches, counts = [], []
+    epoch = 0
+    while len(batches) < steps:
+        rows = epochs.epoch(epoch)
+        for start in range(0, len(rows), stage.global_batch_size):
+            batch = rows[start : start + stage.global_batch_size]
+            batches.append(collate(batch))
+            counts.append(sum(len(row.ids) for row in batch))
+        epoch += 1
+    optimizer = torch.optim.AdamW(network.parameters(), lr=stage.learning_rate, weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    network.train()
+    warm = steps // 5
+    for step in range(steps):
+        if step == warm:
+            began = time.perf_counter()
+        batch = batches[step]
+        loss = network(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return sum(counts[warm:steps]) / (time.perf_counter() - began)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", default="base", choices=["base", "qa"])
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=36)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
