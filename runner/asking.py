@@ -5,6 +5,7 @@ No pytest and no torch here: a probe file can be imported and its functions call
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import re
@@ -175,8 +176,9 @@ def case_id(row: Mapping[str, Any]) -> str:
 def suite_key(file: Path, function: str | None = None, cases: Path | None = None) -> str:
     """A digest of everything that decides what a suite asks and asserts, without importing the probe file.
 
-    It covers the probe file, the `conftest.py` beside it, the files below `data/` beside it that its text mentions by
-    name, the case file of the recipe, and the version of the way probes are asked.
+    It covers the probe file, the `conftest.py` beside it, the files that a string in it names (from its folder) or that
+    lie below `data/` beside it and are mentioned by name, the case file of the recipe, and the version of the way
+    probes are asked.
 
     Args:
         file: the probe file.
@@ -190,7 +192,18 @@ def suite_key(file: Path, function: str | None = None, cases: Path | None = None
     beside = [path for path in [file.parent / "conftest.py"] if path.is_file()]
     data = (path for path in sorted((file.parent / "data").rglob("*")) if path.is_file())
     beside += [path for path in data if path.name.encode() in source]
+    beside += [path for path in _named_files(source, file.parent) if path not in beside]
     digest = hashlib.sha256(f"{FORMAT_VERSION}:{file.name}::{function or ''}".encode())
     for content in (source, *(path.read_bytes() for path in beside), cases.read_bytes() if cases else b""):
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+def _named_files(source: bytes, folder: Path) -> list[Path]:
+    """The files that strings of a probe file name, `cases="../data/x.csv"` for one."""
+    try:
+        strings = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    except SyntaxError:
+        return []  # asking will say so
+    names = {text for text in strings if isinstance(text, str) and 0 < len(text) <= 255 and "\0" not in text}
+    return sorted(folder / name for name in names if "." in name and (folder / name).is_file())

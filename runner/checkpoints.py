@@ -69,7 +69,7 @@ def sha256_file(path: Path) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of their names."""
+    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of names."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise BadCheckpoint(f"no *.safetensors in {folder}", hint="a checkpoint holds its weights as safetensors")
@@ -115,14 +115,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        version = row.pop("format_version")
-        parent = row.pop("parent")
-        if version > FORMAT_VERSION:
+        if (version := row.pop("format_version")) > FORMAT_VERSION:
             raise BadCheckpoint(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}")
+        parent = row.pop("parent")
         return Manifest(**row, parent=Parent(**parent) if parent else None)
     except FileNotFoundError as error:
         raise BadCheckpoint(f"{folder} has no {MANIFEST}", hint="it is not a published checkpoint of a run") from error
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadCheckpoint(f"{path} is not a readable manifest ({type(error).__name__}: {error})") from error
 
 

@@ -115,7 +115,8 @@ class Host:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):  # a request that the host did not live to read
+                    pipe.close()
 
     def _died(self) -> TrainingFailed:
         tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]

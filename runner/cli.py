@@ -13,6 +13,9 @@ import click
 from runner import __version__
 from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, Interrupted, TrainingFailed, UserError
 
+EXIT_READER_LEFT = 141
+"""What a shell reports of a program that SIGPIPE ended."""
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -98,7 +101,7 @@ def new(name: str) -> None:
     """Write a first recipe with its data and its probe, which run as they are."""
     from runner.starter import write_starter
 
-    written = write_starter(name, Path.cwd())
+    written = [path.relative_to(Path.cwd()) for path in write_starter(name, Path.cwd())]
     for path in written:
         click.echo(f"wrote {path}")
     click.echo(f"\nnow:  recipe run {written[0]}")
@@ -121,7 +124,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 def main() -> None:
     """The console script: user errors become screens and exit codes, everything else is a traceback."""
-    sys.exit(_guarded(lambda: cli.main(standalone_mode=False)))
+    sys.exit(_guarded(lambda: cli.main(prog_name="recipe", standalone_mode=False)))
 
 
 def _guarded(call: Callable[[], Any]) -> int:
@@ -144,6 +147,6 @@ def _guarded(call: Callable[[], Any]) -> int:
     except Interrupted as error:
         click.echo(str(error), err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader (head, less) left; nothing is wrong
-        return 0
+    except (BrokenPipeError, SystemExit):
+        # the reader (head, less) left: click and rich then ask for exit code 1, which here says that a gate failed
+        return EXIT_READER_LEFT

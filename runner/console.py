@@ -6,6 +6,7 @@ What a model said is shown through `said`, which makes control characters visibl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runner.errors import UserError
+from runner.errors import UserError, printable
 from runner.gate import Decision, Flip, wilson
 from runner.plan import Plan, StagePlan
 
@@ -72,10 +73,8 @@ class Ending:
 
 
 def said(text: str, limit: int = 200) -> str:
-    """What a model or a data file said, safe for a terminal: control characters are shown as escapes, and it ends."""
-    shown = "".join(
-        char if char.isprintable() else {"\n": "⏎", "\t": "⇥"}.get(char) or ascii(char)[1:-1] for char in text
-    )
+    """What a model or a data file said, safe for a terminal, and not longer than `limit` characters."""
+    shown = printable(text)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -98,16 +97,17 @@ def duration(seconds: float) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """A curve of block characters, `width` cells at most; each is the mean of its share of the values."""
+    """A curve of block characters, `width` cells at most; each is the mean of its share of the values, `!` where that
+    is not a number."""
     if not values:
         return ""
     width = min(width, len(values))
     chunks = [values[index * len(values) // width : (index + 1) * len(values) // width] for index in range(width)]
     means = [sum(chunk) / len(chunk) for chunk in chunks]
-    low, high = min(means), max(means)
-    if high - low < 1e-12:
-        return _BARS[0] * width
-    return "".join(_BARS[round((mean - low) / (high - low) * (len(_BARS) - 1))] for mean in means)
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BARS) - 1) / max(high - low, 1e-12)
+    return "".join(_BARS[round((mean - low) * scale)] if math.isfinite(mean) else "!" for mean in means)
 
 
 # --- the plan ---
@@ -120,7 +120,7 @@ def plan_screen(plan: Plan) -> RenderableType:
         head.add_row(Text(name, style=DIM), Text(value))
     stages = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
     for title in ("stage", "kind", "from"):
-        stages.add_column(title, overflow="fold")
+        stages.add_column(title, no_wrap=True)
     for title in ("rows", "batch", "steps", "tokens", "seen by loss"):
         stages.add_column(title, justify="right")
     stages.add_column("state", overflow="fold")
@@ -128,7 +128,7 @@ def plan_screen(plan: Plan) -> RenderableType:
         stages.add_row(
             Text(stage.name, style=MARK), stage.kind, stage.start, f"{stage.arithmetic.rows:,}",
             _batch(stage), f"{stage.arithmetic.total_steps:,}", _tokens(stage.counts.tokens),
-            percent(stage.counts.supervised / max(stage.counts.tokens, 1)), stage.state,
+            percent(stage.counts.supervised / max(stage.counts.tokens, 1)), stage.state.partition(":")[0],
         )  # fmt: skip
     return Group(head, Text(), stages, Text(), *_plan_notes(plan))
 
@@ -137,7 +137,7 @@ def _batch(stage: StagePlan) -> str:
     numbers = stage.arithmetic
     if numbers.accumulation_steps == 1:
         return str(stage.global_batch_size)
-    return f"{numbers.per_device_batch_size} × {numbers.accumulation_steps} = {stage.global_batch_size}"
+    return f"{numbers.per_device_batch_size}×{numbers.accumulation_steps}={stage.global_batch_size}"
 
 
 def _tokens(count: int) -> str:
@@ -154,6 +154,8 @@ def _plan_notes(plan: Plan) -> list[RenderableType]:
         at = ", ".join(f"{step:,}" for step in steps) if len(steps) <= 8 else f"{len(steps)} steps to {steps[-1]:,}"
         asked = ", ".join(stage.suites) if stage.suites else "no suite"
         notes.append(Text.assemble((f"{stage.name}: ", MARK), f"checkpoints at {at}; asked: {asked}"))
+        if ":" in stage.state:
+            notes.append(Text(f"  {stage.state}"))
         counts = stage.counts
         for count, what in ((counts.truncated, "rows truncated to max_length"), (counts.dropped, "rows dropped"),
                             (counts.unknown, "tokens are <unk>")):  # fmt: skip
@@ -173,7 +175,7 @@ def matrix(rows: Sequence[CheckpointRow], suites: Sequence[str], *, last: int | 
     table.add_column("checkpoint", no_wrap=True)
     table.add_column("loss", justify="right", no_wrap=True)
     for suite in suites:
-        table.add_column(suite, justify="right", no_wrap=True, overflow="ellipsis")
+        table.add_column(suite, justify="right", overflow="fold")  # of many suites each is narrow, and none is lost
     shown = rows if last is None else rows[-last:]
     if len(shown) < len(rows):
         table.add_row(Text(f"… {len(rows) - len(shown)} above", style=DIM))
@@ -288,8 +290,9 @@ def _decision_lines(decision: Decision) -> list[Text]:
         else f"{percent(tally.rate)} of {tally.asked} [{percent(low)} – {percent(high)}]"
     )
     lines = [Text.assemble((f"  {sign} {decision.suite} ", style), rate)]
-    lines += [Text(f"      {reason}", style=style) for reason in decision.reasons]
-    lines += [Text(f"      {note}", style=DIM) for note in decision.notes]
+    # a reason may quote what the model said
+    lines += [Text(f"      {said(reason, 400)}", style=style) for reason in decision.reasons]
+    lines += [Text(f"      {said(note, 400)}", style=DIM) for note in decision.notes]
     return lines
 
 
@@ -298,7 +301,7 @@ def decision_line(label: str, decision: Decision) -> str:
     tally = decision.tally
     state = {True: "green", False: "red", None: "recorded"}[decision.green]
     rate = "none asked" if tally.rate is None else f"{percent(tally.rate)} of {tally.asked}"
-    why = "; ".join(decision.reasons) if decision.green is False else ""
+    why = "; ".join(said(reason, 400) for reason in decision.reasons) if decision.green is False else ""
     return f"{label} {decision.suite}: {rate} {state}" + (f" ({why})" if why else "")
 
 
@@ -307,7 +310,8 @@ def print_error(console: Console, error: UserError) -> None:
     for index, problem in enumerate(error.problems):
         if index:
             console.print()
-        first, *rest = problem.screen().split("\n")
+        # a source line, or a log of a child, may hold what a terminal would obey
+        first, *rest = (said(line, 2000) for line in problem.screen().split("\n"))
         console.print(Text(first, style="bold"), soft_wrap=True)
         for line in rest:
             caret = line.lstrip(" |").startswith("^")

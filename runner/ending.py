@@ -35,8 +35,7 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
         checkpoint = standings.resolve(wanted)
         given = recipe.result.baseline if recipe.result else None
         baseline = standings.resolve(given) if given else None
-        file = standings.verdicts(checkpoint)
-        decisions = standings.judge(checkpoint, file, baseline) if file else ()
+        decisions = standings.decisions(checkpoint, baseline)
         label = f"{wanted} = {checkpoint.label}" if wanted != checkpoint.label else wanted
         compared = [found.comparison.baseline for found in decisions if found.comparison]
         baseline_label = baseline.label if baseline else next(iter(compared), "")
@@ -50,7 +49,7 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
         turned=_turned(standings, rows),
         regressions=_regressions(checkpoint, red),
         seconds=seconds,
-        commands=_commands(checkpoint, run),
+        commands=_commands(checkpoint, run, loaded),
         stopped=stopped,
         exit_code=EXIT_GATE_FAILED if red or stopped else 0,
     )
@@ -59,9 +58,7 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
 def _rows(standings: Standings) -> Rows:
     rows = []
     for checkpoint in standings.all_checkpoints():
-        file = standings.verdicts(checkpoint)
-        decisions = standings.judge(checkpoint, file) if file else ()
-        rows.append((checkpoint, {decision.suite: decision for decision in decisions}))
+        rows.append((checkpoint, {decision.suite: decision for decision in standings.decisions(checkpoint)}))
     return rows
 
 
@@ -98,8 +95,13 @@ def _regressions(checkpoint: Checkpoint | None, red: Sequence[Decision]) -> list
     ]
 
 
-def _commands(checkpoint: Checkpoint | None, run: Path) -> list[str]:
+def _commands(checkpoint: Checkpoint | None, run: Path, loaded: Loaded) -> list[str]:
     """What to type next, relative to where the user is."""
-    if checkpoint is None:
+    suites = loaded.spec.probes.values()
+    if checkpoint is None or not suites:
         return []
-    return [f"pytest probes --ckpt {os.path.relpath(checkpoint.path)}", f"ls {os.path.relpath(run)}"]
+    files = {os.path.relpath(loaded.root / suite.file.partition("::")[0]) for suite in suites}
+    folders = sorted({str(Path(file).parent) for file in files})
+    one, all_of_them = os.path.relpath(checkpoint.path), os.path.relpath(run)
+    asked = " ".join(folders)
+    return [f"pytest {asked} --ckpt {one}", f"pytest {asked} --ckpt {all_of_them}    (every checkpoint of the run)"]

@@ -70,6 +70,11 @@ def cells(text: str) -> int:
     )
 
 
+def printable(text: str) -> str:
+    """`text` on one line and safe for a terminal: control characters, which a model may well say, become escapes."""
+    return "".join(char if char.isprintable() else "⏎" if char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def _snippet(where: Where) -> list[str]:
     gutter = f"{where.line:>5} | "
     text = (where.text or "").expandtabs(1)

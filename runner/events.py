@@ -120,7 +120,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _end_with_newline(path)
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        # a lone surrogate, out of a broken tokenizer, becomes JSON's own escape of it
+        self._file: TextIO = path.open("a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, event: Event) -> None:
         """Append an event, stamped with the time."""

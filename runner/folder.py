@@ -66,15 +66,20 @@ def read_run(run: Path) -> RunRecord:
         return RunRecord(**row)
     except FileNotFoundError as error:
         raise UserError(f"{run} is not a run folder: it has no run.json") from error
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error})") from error
 
 
-def tokenizer_folder(model: spec.Model, root: Path, run: Path) -> Path:
-    """Where the first stage's tokenizer is: made by the run, or the folder that the recipe names."""
+def tokenizer_place(model: spec.Model, root: Path, run: Path) -> str:
+    """Where the first stage's tokenizer is: made by the run, or the folder or hub id that the recipe names."""
     if isinstance(model.tokenizer, spec.Tokenizer):
-        return run / "data" / "tokenizer"
-    return root / (model.tokenizer or model.path or "")
+        return str(run / "data" / "tokenizer")
+    return folder_or_hub_id(model.tokenizer or model.path or "", root)
+
+
+def folder_or_hub_id(name: str, root: Path) -> str:
+    """The folder that `name` is from the project root; where there is none, the name itself, an id on the hub."""
+    return str(root / name) if (root / name).is_dir() else name
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,7 +100,9 @@ def check_owner(run: Path, recipe: str, recipe_path: str) -> None:
     if not run.is_dir():
         raise FolderTaken(f"{run} is a file, and a run needs a folder", hint="give another one with --out")
     if not (run / "run.json").exists():
-        others = [path.name for path in run.iterdir() if path.name != "lock" and not path.name.startswith(".")]
+        # a run that ended while it was planned leaves its lock and these, and is simply started again
+        ours = {"lock", "events", "data", "recipe.yaml"} if (run / "lock").exists() else {"lock"}
+        others = [path.name for path in run.iterdir() if path.name not in ours and not path.name.startswith(".")]
         if others:
             raise FolderTaken(
                 f"{run} is not empty and is not the folder of a run (it holds {sorted(others)[0]!r}, but no run.json)",
@@ -116,9 +123,12 @@ def writing(run: Path) -> Iterator[None]:
     """Hold the run's lock while its folder is written.
 
     Raises:
-        FolderTaken: another process holds it; the message says which.
+        FolderTaken: another process holds it, and the message says which; or the folder cannot be made.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderTaken(f"{run} cannot be made: {error.strerror}", hint="give another one with --out") from error
     with (run / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,8 +139,8 @@ def writing(run: Path) -> Iterator[None]:
                 hint="wait for it, stop it, or give another folder with --out",
             ) from error
         lock.truncate(0)
-        started = time.strftime("%Y-%m-%d %H:%M:%S")
-        lock.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "started": started}))
+        holder = {"format_version": FORMAT_VERSION, "pid": os.getpid(), "host": socket.gethostname()}
+        lock.write(json.dumps({**holder, "started": time.strftime("%Y-%m-%d %H:%M:%S")}))
         lock.flush()
         yield
 

@@ -19,10 +19,15 @@ from select import select
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+THEN = "--then"
 
 
-def main(preload: list[str]) -> None:
-    """Import the modules named, then serve until standard input closes."""
+def main(modules: list[str]) -> None:
+    """Import the modules named before THEN, and serve until standard input closes; the others are imported once the
+    first child has been forked, which needs none of them."""
+    _die_with_parent()  # while it imports, it does not see its standard input close
+    at = modules.index(THEN)
+    preload, later = modules[:at], modules[at + 1 :]
     news = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever an import prints goes to the log
     for module in preload:
@@ -47,6 +52,9 @@ def main(preload: list[str]) -> None:
                 request = json.loads(line)
                 running[pid := _fork(request)] = request["number"]
                 _tell(news, number=request["number"], pid=pid)
+            for module in later:
+                importlib.import_module(module)
+            later = []
 
 
 def _tell(news: Any, **row: Any) -> None:
@@ -83,14 +91,19 @@ def _fork(request: dict[str, Any]) -> int:
 def _become_child(parent: int, log: Path) -> None:
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(70)  # the host died between the fork and this line
+    _die_with_parent()
+    if os.getppid() != parent:
+        os._exit(70)  # the host died between the fork and this line
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((out, 1), (out, 2), (null, 0)):
         os.dup2(source, target)
+
+
+def _die_with_parent() -> None:
+    """Be killed when the process that started this one ends, however it ends; where the system can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _run(kind: str, argv: list[str]) -> int:

@@ -67,7 +67,7 @@ def read(stage_folder: Path) -> Job | None:
         start = row.pop("start")
         row["publish_steps"] = tuple(row["publish_steps"])
         return Job(**row, start=Parent(**start) if start else None)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error})",
             hint=f"move {stage_folder} away; the stage is then trained again",

@@ -7,10 +7,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
+"""Modules that a child of each kind would otherwise import itself."""
 
-def host_argv(preload: Sequence[str]) -> list[str]:
-    """The command line of the process that imports torch once and forks trainers and probers."""
-    return [sys.executable, "-m", "runner.host", *preload]
+
+def host_argv(first: str, then: Sequence[str]) -> list[str]:
+    """The command line of the process that imports torch once and forks trainers and probers.
+
+    Args:
+        first: what the first child needs.
+        then: what later children need; imported while the first one works.
+    """
+    return [sys.executable, "-m", "runner.host", first, "--then", *then]
 
 
 def environment() -> Mapping[str, str]:
@@ -42,7 +50,12 @@ def probe_argv(checkpoint: Path, files: Sequence[str], suites: Sequence[str], ve
         str(verdicts),
         f"--rootdir={root}",
         "--import-mode=importlib",
+        "--continue-on-collection-errors",  # a broken probe file must not cost the other suites their verdicts
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",  # this package is imported before pytest starts
         "-p",
         "no:cacheprovider",
+        "-s",
+        "--tb=no",  # reasons and replies are in the verdicts
         "-q",
     ]

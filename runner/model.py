@@ -17,7 +17,6 @@ from transformers import (
     set_seed,
 )
 
-from runner import spec
 from runner.errors import BadCheckpoint, BadRecipe
 
 
@@ -123,15 +122,6 @@ def load(path: str | Path, attention: str, dtype: str) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadCheckpoint(f"no model could be loaded from {path}: {_first_line(error)}") from error
     return model
-
-
-def first_model(model: spec.Model, tokenizer: PreTrainedTokenizerBase, seed: int, attention: str) -> PreTrainedModel:
-    """The model that the first stage starts from."""
-    if model.config is not None:
-        return build(model.config, tokenizer, seed, attention)
-    assert model.path is not None  # the spec gives exactly one of the two
-    # weights train in float32, computing in bfloat16 where the device has it: Trainer's bf16 option
-    return load(model.path, attention, "float32")
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -16,7 +17,7 @@ from runner.data import datasets
 from runner.data.epochs import Counts, Epochs, count_pairs
 from runner.data.tokens import Fast, load_tokenizer, save_tokenizer, train_tokenizer
 from runner.errors import BadCheckpoint
-from runner.folder import RunRecord, Superseded, tokenizer_folder
+from runner.folder import RunRecord, Superseded, tokenizer_place
 from runner.jobs import Job
 from runner.plan import Arithmetic, Plan, StagePlan
 from runner.recipe import Loaded
@@ -45,7 +46,7 @@ class Prepared:
         if isinstance(wanted, spec.Tokenizer):
             texts = " ".join(found[ref] for ref in wanted.from_data)
             return {**found, "tokenizer": hashlib.sha256(f"{wanted.model_dump_json()} {texts}".encode()).hexdigest()}
-        files = sorted(tokenizer_folder(self.recipe.model, self.loaded.root, self.run).glob("tokenizer*.json"))
+        files = sorted(Path(tokenizer_place(self.recipe.model, self.loaded.root, self.run)).glob("tokenizer*.json"))
         digest = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
         return {**found, "tokenizer": digest if files else str(wanted or self.recipe.model.path)}
 
@@ -61,7 +62,7 @@ class Prepared:
         if isinstance(wanted, spec.Tokenizer) and not self.data_is_current:
             texts = (text for ref in wanted.from_data for text in self.data.get(ref).texts())
             return train_tokenizer(wanted, texts)
-        return load_tokenizer(tokenizer_folder(self.recipe.model, self.loaded.root, self.run))
+        return load_tokenizer(tokenizer_place(self.recipe.model, self.loaded.root, self.run))
 
     @cached_property
     def arithmetic(self) -> Mapping[str, Arithmetic]:
@@ -104,6 +105,10 @@ def write_data(prepared: Prepared, superseded: Superseded) -> None:
     datasets.write_splits(prepared.data, run / "data")
     if isinstance(prepared.recipe.model.tokenizer, spec.Tokenizer):
         save_tokenizer(tokenizer, run / "data" / "tokenizer")
+    files = sorted(path for path in (run / "data").rglob("*") if path.is_file())
+    digests = {str(path.relative_to(run / "data")): sha256_file(path) for path in files}
+    manifest = {"format_version": spec.FORMAT_VERSION, "files": digests}
+    folder.write_text(run / "data" / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
 
 
 def run_record(prepared: Prepared, looks: Mapping[str, int]) -> RunRecord:
@@ -127,7 +132,11 @@ def visible_gpus() -> list[str]:
     """NVIDIA devices of this machine that are not hidden, found without importing torch."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
-    return devices if hidden is None else devices[: len([part for part in hidden.split(",") if part.strip()])]
+    return (
+        devices
+        if hidden is None
+        else devices[: len([part for part in hidden.split(",") if part.strip() not in ("", "-1")])]
+    )
 
 
 def _git_commit(root: Path) -> str | None:

@@ -86,7 +86,7 @@ class _Session:
         """Every stage, then the result."""
         to_do = [name for name, state in states(self._prepared).items() if state != "done"]
         if to_do:
-            self._start_host()  # it imports torch while the plan is made
+            self._start_host(launch.TRAINER)  # it imports torch while the plan is made
             looks = self._prepared.looks
             made = make_plan(self._prepared)
             write_data(self._prepared, self._superseded)
@@ -96,7 +96,8 @@ class _Session:
             looks = plan.looks(self._recipe, done)
             write_data(self._prepared, self._superseded)
             self._screen.nothing_to_train(self._recipe)
-        write_text(self._out / "recipe.yaml", recipe.dump(self._prepared.loaded))
+        head = f"# The resolved recipe of this run, as recipe run wrote it. format_version: {spec.FORMAT_VERSION}\n"
+        write_text(self._out / "recipe.yaml", head + recipe.dump(self._prepared.loaded))
         write_run(self._out, run_record(self._prepared, looks))
         self._standings = Standings(self._recipe, self._out, looks)
         self._prober = Prober(self._recipe, self._prepared.loaded.root, self._out, self._standings, self._superseded)
@@ -116,14 +117,14 @@ class _Session:
         self._screen.ended(last)
         return last.exit_code
 
-    def _start_host(self) -> Host:
+    def _start_host(self, first: str) -> Host:
         if self._host is None:
-            preload = ["torch", "transformers", "pytest", "runner.train.worker", "runner.probing.plugin"]
-            if any(isinstance(stage, spec.Dpo) for stage in self._recipe.stages.values()):
-                preload.append("runner.train.preference")
+            then = [launch.PROBER] if first != launch.PROBER else []
+            if then and any(isinstance(stage, spec.Dpo) for stage in self._recipe.stages.values()):
+                then.append(launch.PREFERENCE_TRAINER)
             root = self._prepared.loaded.root
             log = self._out / "events" / "host.log"
-            self._host = self._stack.enter_context(Host(launch.host_argv(preload), launch.environment(), log, root))
+            self._host = self._stack.enter_context(Host(launch.host_argv(first, then), launch.environment(), log, root))
         return self._host
 
     # --- a stage ---
@@ -182,7 +183,7 @@ class _Session:
     def _train(self, job: Job) -> bool:
         """Train to the last step; False where a gate ended it."""
         self._tell_stage(job.stage, "running")
-        host = self._start_host()
+        host = self._start_host(launch.TRAINER)
         follower = Follower(self._out / "events" / f"train-{job.stage}.jsonl", from_end=True)
         log = self._out / "events" / f"train-{job.stage}.log"
         child = host.start("train", launch.train_argv(self._out, job.stage), log)
@@ -190,6 +191,8 @@ class _Session:
         while child.exit_code is None:
             host.poll(_LOOK_EVERY_S)
             if self._signals and not told:
+                if child.pid is None:  # the host still imports: there is no trainer yet that could be told, nor state
+                    raise Interrupted("interrupted before a step was taken: the same command starts again")
                 host.signal(child, signal.SIGTERM)
                 told = True
             self._follow(follower)
@@ -236,7 +239,7 @@ class _Session:
         file = self._standings.verdicts(checkpoint)
         if file is None:
             return True
-        decisions = {decision.suite: decision for decision in self._standings.judge(checkpoint, file)}
+        decisions = {decision.suite: decision for decision in self._standings.decisions(checkpoint)}
         loss = self._losses.get(checkpoint.label)
         self._screen.judged(CheckpointRow(checkpoint.label, loss, decisions), again=not due)
         go_on = True
@@ -251,7 +254,7 @@ class _Session:
 
     def _ask(self, checkpoint: Checkpoint, due: tuple[str, ...]) -> None:
         began = time.monotonic()
-        host = self._start_host()
+        host = self._start_host(launch.PROBER)
         log = self._out / "events" / f"probe-{checkpoint.stage}-{checkpoint.step}.log"
         child = host.start("probe", self._prober.argv(checkpoint, due), log)
         while child.exit_code is None:

@@ -87,7 +87,9 @@ class Standings:
     def baseline_of(self, checkpoint: Checkpoint, rule: spec.Gate | None) -> Checkpoint | None:
         """What a checkpoint is compared with: the gate's own baseline, else the one its stage started from."""
         if rule is not None and rule.baseline is not None:
-            return self.resolve(rule.baseline)
+            ref = parse_ref(rule.baseline)
+            # the stage it names may come later: then there is none yet, which is recorded and not failed
+            return self.resolve(rule.baseline) if ref and self.checkpoints(ref.stage) else None
         parent = checkpoints.read_manifest(checkpoint.path).parent
         ref = parse_ref(parent.label) if parent else None
         if ref is None or ref.stage not in self._recipe.stages:
@@ -126,6 +128,14 @@ class Standings:
                 )
             )
         return tuple(decisions)
+
+    def decisions(self, checkpoint: Checkpoint, baseline: Checkpoint | None = None) -> tuple[Decision, ...]:
+        """What the run decides at a checkpoint: about the suites that the recipe asks there now. Verdicts of a suite
+        that left the recipe stay in the file and decide nothing."""
+        file = self.verdicts(checkpoint)
+        wanted = self._recipe.asked_at(checkpoint.stage)
+        found = self.judge(checkpoint, file, baseline) if file else ()
+        return tuple(decision for decision in found if decision.suite in wanted)
 
     def suite_at(self, checkpoint: Checkpoint, suite: str) -> tuple[Verdict, ...] | None:
         """The verdicts of a suite at a checkpoint, or None where it was not asked there."""

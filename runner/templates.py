@@ -23,6 +23,9 @@ _ENVIRONMENT.filters.pop("random")
 _ENVIRONMENT.globals.pop("lipsum")  # random text
 _WHOLE = re.compile(r"^\s*\{\{(?P<expression>(?:(?!\}\}).)*)\}\}\s*$", re.DOTALL)
 
+_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+"""What an expression can raise besides Jinja's own errors."""
+
 
 class TemplateProblem(ValueError):
     """A template that cannot be compiled or rendered; the message is one line for the user."""
@@ -49,7 +52,7 @@ class Template:
             return self._compiled.render(values)
         except jinja2.TemplateError as error:
             raise TemplateProblem(error.message or str(error)) from error
-        except (TypeError, ValueError, ArithmeticError) as error:
+        except _FAILURES as error:
             raise TemplateProblem(f"{type(error).__name__}: {error}") from error
 
 
@@ -89,7 +92,7 @@ def render_value(source: str, values: Mapping[str, Any]) -> object:
         value: object = expression(**values)
     except jinja2.TemplateError as error:
         raise TemplateProblem(error.message or str(error)) from error
-    except (TypeError, ValueError, ArithmeticError) as error:
+    except _FAILURES as error:
         raise TemplateProblem(f"{type(error).__name__}: {error}") from error
     if isinstance(value, jinja2.Undefined):
         raise TemplateProblem(f"'{whole['expression'].strip()}' is undefined")

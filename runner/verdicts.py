@@ -129,17 +129,18 @@ def read(path: Path) -> VerdictFile:
     Raises:
         UserError: it is not one, is damaged, or was written by a newer version.
     """
-    head: dict[str, Any] | None = None
+    head: tuple[str, str] | None = None
     suites: list[SuiteAsked] = []
     verdicts: list[Verdict] = []
     number = 0
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
+        for line in path.read_text(encoding="utf-8").removesuffix("\n").split("\n"):
+            number += 1
             row = json.loads(line)
             kind = row.pop("kind")
             if kind == "verdicts":
-                head = row
                 _check_version(row["format_version"], path)
+                head = row["ckpt"], row["weights_sha256"]
             elif kind == "suite":
                 suites.append(SuiteAsked(**{**row, "probes": tuple(row["probes"])}))
             elif kind == "verdict":
@@ -152,7 +153,7 @@ def read(path: Path) -> VerdictFile:
         ) from error
     if head is None:
         raise UserError("not a verdict file: its first row does not say so", where=Where(str(path), 1))
-    return VerdictFile(head["ckpt"], head["weights_sha256"], tuple(suites), tuple(verdicts))
+    return VerdictFile(*head, tuple(suites), tuple(verdicts))
 
 
 def _check_version(found: int, path: Path) -> None:

@@ -63,7 +63,9 @@ def test_a_stop_string_is_cut_off_and_ends_only_its_own_row(engine: Engine) -> N
     assert answers[1].text == free
 
 
-def test_a_checkpoints_own_sampling_settings_are_not_used(tiny_checkpoint: Path, engine: Engine, tmp_path: Path) -> None:
+def test_a_checkpoints_own_sampling_settings_are_not_used(
+    tiny_checkpoint: Path, engine: Engine, tmp_path: Path
+) -> None:
     other = copy(tiny_checkpoint, tmp_path / "sampling")
     settings = {"do_sample": True, "repetition_penalty": 9.0, "temperature": 3.0, "eos_token_id": 2}
     (other / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")
@@ -72,7 +74,9 @@ def test_a_checkpoints_own_sampling_settings_are_not_used(tiny_checkpoint: Path,
 
 
 def test_a_chat_template_wraps_the_prompt(tmp_path: Path) -> None:
-    template = "{% for message in messages %}[{{ message.content }}]{% endfor %}{% if add_generation_prompt %}x{% endif %}"
+    template = (
+        "{% for message in messages %}[{{ message.content }}]{% endfor %}{% if add_generation_prompt %}x{% endif %}"
+    )
     answer = Engine(make_checkpoint(tmp_path / "chat", chat_template=template)).generate([Question("abc", 4)])[0]
     assert answer.prompt == "[abc]x"
 

@@ -101,8 +101,7 @@ def test_a_module_imports_only_from_lower_floors() -> None:
         str(found)
         for file in modules()
         for found in imports(file)
-        if (target := imported_unit(found.of)) not in (None, unit_of(file))
-        and FLOORS[target] >= FLOORS[unit_of(file)]
+        if (target := imported_unit(found.of)) not in (None, unit_of(file)) and FLOORS[target] >= FLOORS[unit_of(file)]
     ]
     assert wrong == []
 

@@ -27,7 +27,9 @@ def command(*arguments: str) -> str:
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["check", "recipes/zhdict_dpo.yaml"], ["schema"]], ids=lambda a: a[0])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["check", "recipes/zhdict_dpo.yaml"], ["schema"]], ids=lambda a: a[0]
+)
 def test_a_command_that_trains_nothing_imports_no_torch(arguments: list[str]) -> None:
     assert heavy_after(command(*arguments)) == "heavy: []"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import runner.probing.warm  # noqa: F401 - pytester forgets, and imports anew, what a session imports first
 from runner import verdicts
 from tests.tiny import copy, make_run
 
@@ -72,7 +73,11 @@ def test_with_a_gate_misses_are_shown_and_the_gate_alone_fails(project: pytest.P
     assert result.ret == 1
     assert result.parseoutcomes() == {"passed": 2, "missed": 1, "failed": 1}
     result.stdout.fnmatch_lines(
-        ["*U+6C34] MISS*", "*test_p.py::gate[[]test_not_water-checkpoint-10] FAILED*", "E   2 of 3 passed*min_pass_rate is 0.9"]
+        [
+            "*U+6C34] MISS*",
+            "*test_p.py::gate[[]test_not_water-checkpoint-10] FAILED*",
+            "E   2 of 3 passed*min_pass_rate is 0.9",
+        ]
     )
 
 
@@ -82,7 +87,13 @@ def test_a_green_gate_passes_and_the_exit_code_with_it(project: pytest.Pytester,
     assert (result.ret, result.parseoutcomes()) == (0, {"passed": 3, "missed": 1})
 
 
-@pytest.mark.parametrize("selection", [["-k", "U+6C34 or U+5FC3"], ["--deselect", "probes/test_p.py::test_not_water[test_not_water-checkpoint-10-U+5FC3]"]])
+@pytest.mark.parametrize(
+    "selection",
+    [
+        ["-k", "U+6C34 or U+5FC3"],
+        ["--deselect", "probes/test_p.py::test_not_water[test_not_water-checkpoint-10-U+5FC3]"],
+    ],
+)
 def test_a_suite_asked_in_part_has_no_gate_and_its_misses_fail(
     project: pytest.Pytester, tiny_checkpoint: Path, selection: list[str]
 ) -> None:
@@ -93,7 +104,9 @@ def test_a_suite_asked_in_part_has_no_gate_and_its_misses_fail(
 
 def test_one_case_by_its_id_has_no_gate(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
     write(project, GATED)
-    ask(project, "probes/test_p.py::test_not_water[test_not_water-checkpoint-10-U+6C34]", "--ckpt", tiny_checkpoint).assert_outcomes(failed=1)
+    ask(
+        project, "probes/test_p.py::test_not_water[test_not_water-checkpoint-10-U+6C34]", "--ckpt", tiny_checkpoint
+    ).assert_outcomes(failed=1)
 
 
 def test_gated_misses_enter_the_memory_of_lf(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
@@ -114,7 +127,10 @@ def test_a_case_whose_control_missed_is_not_asked(project: pytest.Pytester, tiny
 
 
 def test_with_its_control_deselected_every_case_is_asked(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
-    write(project, PROBE + '\n@probe(cases=ROWS, prompt="{{ char }}", given=test_not_water)\ndef test_follower(reply): pass\n')
+    write(
+        project,
+        PROBE + '\n@probe(cases=ROWS, prompt="{{ char }}", given=test_not_water)\ndef test_follower(reply): pass\n',
+    )
     ask(project, "probes", "--ckpt", tiny_checkpoint, "-k", "follower").assert_outcomes(passed=3, deselected=3)
 
 
@@ -163,7 +179,9 @@ def test_a_prompt_naming_a_missing_column_is_an_error_of_its_suite_alone(
     write(project, PROBE + '\n@probe(cases=ROWS, prompt="{{ chr }}")\ndef test_bad(reply): pass\n')
     result = ask(project, "probes", "--ckpt", tiny_checkpoint)
     result.assert_outcomes(passed=2, failed=1, errors=3)
-    result.stdout.fnmatch_lines(["the prompt '{{ chr }}' cannot be written for case U+5FC3: 'chr' is undefined; the case has id, char"])
+    result.stdout.fnmatch_lines(
+        ["the prompt '{{ chr }}' cannot be written for case U+5FC3: 'chr' is undefined; the case has id, char"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +191,6 @@ def test_a_prompt_naming_a_missing_column_is_an_error_of_its_suite_alone(
         ("[]", "*there are no cases"),
         ('[{"id": 1}, {"id": 1}]', "*rows 1 and 2 are the same"),
         ('[{"id": 1, "a": 2}, {"id": 1}]', "*rows 1 and 2 share the id 1"),
-        ("None", "*has no cases of its own"),
     ],
 )
 def test_bad_cases_are_named_and_other_suites_go_on(
@@ -188,7 +205,7 @@ def test_bad_cases_are_named_and_other_suites_go_on(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / "tokenizer.json").unlink() or (path / "tokenizer_config.json").unlink(), "*no tokenizer: there is no tokenizer.json"),
+        (lambda path: [file.unlink() for file in path.glob("tokenizer*")], "*no tokenizer: there is no tokenizer.json"),
         (lambda path: (path / "model.safetensors").unlink(), "*no weights: there is no [*].safetensors"),
         (lambda path: (path / "model.safetensors").write_bytes(b"\1"), "*model.safetensors is cut short or damaged"),
         (lambda path: (path / "config.json").write_text("{"), "*config.json is damaged"),
@@ -283,12 +300,16 @@ def test_a_glob_asks_every_checkpoint_in_the_order_of_steps(project: pytest.Pyte
     result.stdout.fnmatch_lines(["*checkpoint-9-U+6C34]*", "*checkpoint-10-U+6C34]*", "*checkpoint-100-U+6C34]*"])
 
 
-def test_checkpoints_of_one_name_are_told_apart_by_their_folders(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
+def test_checkpoints_of_one_name_are_told_apart_by_their_folders(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
     for run in ("a", "b"):
         copy(tiny_checkpoint, project.path / run / "checkpoint-5")
     write(project, PROBE)
     result = ask(project, "probes", "--ckpt", "a", "--ckpt", "b", "-v", "-k", "U+5FC3")
-    result.stdout.fnmatch_lines(["*[[]test_not_water-a/checkpoint-5-U+5FC3]*", "*[[]test_not_water-b/checkpoint-5-U+5FC3]*"])
+    result.stdout.fnmatch_lines(
+        ["*[[]test_not_water-a/checkpoint-5-U+5FC3]*", "*[[]test_not_water-b/checkpoint-5-U+5FC3]*"]
+    )
 
 
 def test_control_characters_of_a_reply_leave_junit_readable(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
@@ -316,7 +337,8 @@ def test_a_checkpoint_is_a_baseline(project: pytest.Pytester, tiny_checkpoint: P
 
 
 SUITES = """\
-  held_out: {file: "probes/test_p.py::test_not_water", cases: questions.held_out, stages: [qa], gate: {max_regression: 0}}
+  held_out: {file: "probes/test_p.py::test_not_water", cases: questions.held_out, stages: [qa],
+             gate: {max_regression: 0}}
   loops: {file: probes/test_p.py}"""
 CASES: list[dict[str, object]] = [{"id": "U+6C34", "char": "水"}, {"id": "a", "char": "a"}]
 
@@ -330,8 +352,14 @@ def test_a_checkpoint_of_a_run_knows_its_suites_cases_gate_and_baseline(
     assert ask(project, "probes", "--ckpt", run / "base", "--probe-verdicts", before).ret == 1  # no gate at this stage
     write(project, PROBE)
     result = ask(project, "probes", "--ckpt", run / "qa" / "ckpt-4", "-v", "--probe-suite", "held_out")
-    assert result.parseoutcomes() == {"passed": 2, "missed": 1} or result.parseoutcomes() == {"passed": 1, "missed": 1, "failed": 1}
-    result.stdout.fnmatch_lines(["*test_not_water[[]held_out-qa@4-U+6C34] MISS*", "*gate[[]held_out-qa@4]*", "qa@4 *-1 +1 ✓"])
+    assert result.parseoutcomes() == {"passed": 2, "missed": 1} or result.parseoutcomes() == {
+        "passed": 1,
+        "missed": 1,
+        "failed": 1,
+    }
+    result.stdout.fnmatch_lines(
+        ["*test_not_water[[]held_out-qa@4-U+6C34] MISS*", "*gate[[]held_out-qa@4]*", "qa@4 *-1 +1 ✓"]
+    )
 
 
 def test_by_hand_the_verdicts_are_those_of_the_run(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
@@ -352,7 +380,9 @@ def test_a_run_folder_means_all_its_checkpoints(project: pytest.Pytester, tiny_c
         assert f"[loops-{label}-U+6728]" in result.stdout.str()
 
 
-def test_a_checkpoint_of_a_run_without_manifest_is_half_written(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
+def test_a_checkpoint_of_a_run_without_manifest_is_half_written(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
     write(project, PROBE)
     run = make_run(project.path, tiny_checkpoint, SUITES, CASES)
     (run / "qa" / "ckpt-4" / "manifest.json").unlink()
@@ -368,7 +398,16 @@ def test_a_suite_that_cannot_be_collected_gets_a_verdict_that_says_so(
     write(project, PROBE, "test_q.py")
     run = make_run(project.path, tiny_checkpoint, SUITES + "\n  good: {file: probes/test_q.py}", CASES)
     suites = ["--probe-suite", "loops", "--probe-suite", "good"]
-    ask(project, "probes", "--ckpt", run / "qa" / "ckpt-8", "--probe-verdicts", "v.jsonl", "--continue-on-collection-errors", *suites)
+    ask(
+        project,
+        "probes",
+        "--ckpt",
+        run / "qa" / "ckpt-8",
+        "--probe-verdicts",
+        "v.jsonl",
+        "--continue-on-collection-errors",
+        *suites,
+    )
     file = verdicts.read(project.path / "v.jsonl")
     (failed,) = file.of("loops")
     assert failed.outcome == "error"

@@ -43,11 +43,11 @@ one_verdict = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(one_verdict, max_size=3), text)
-def test_whatever_a_model_says_comes_back_as_it_was_written(
-    tmp_path: Path, found: list[Verdict], words: str
-) -> None:
+def test_whatever_a_model_says_comes_back_as_it_was_written(tmp_path: Path, found: list[Verdict], words: str) -> None:
     file = VerdictFile(words, "ab", (SUITE,), tuple(found))
     verdicts.write(tmp_path / "v.jsonl", file)
     assert verdicts.read(tmp_path / "v.jsonl") == file
@@ -124,7 +124,9 @@ def test_a_first_row_that_does_not_name_its_weights_is_damage(tmp_path: Path) ->
 
 
 def test_a_newer_format_is_named_whatever_else_it_holds(tmp_path: Path) -> None:
-    (tmp_path / "v.jsonl").write_text('{"format_version": 2, "kind": "verdicts"}\n{"kind": "verdict"}\n', encoding="utf-8")
+    (tmp_path / "v.jsonl").write_text(
+        '{"format_version": 2, "kind": "verdicts"}\n{"kind": "verdict"}\n', encoding="utf-8"
+    )
     assert screen(tmp_path / "v.jsonl") == (
         "v.jsonl:1: this verdict file has format 2, this version reads up to 1\n"
         "    hint: read it with a newer version of recipe-runner"

@@ -1,4 +1,4 @@
-"""A real model of a few thousand parameters with a character tokenizer, made in a moment; and a run folder around it."""
+"""A real model of a few thousand parameters with a character tokenizer, made in a moment; and a run around it."""
 
 import json
 import shutil
@@ -22,9 +22,7 @@ def make_checkpoint(folder: Path, seed: int = 0, chat_template: str | None = Non
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>"
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>")
     fast.chat_template = chat_template
     config = Qwen3Config(
         vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
@@ -64,8 +62,8 @@ def make_run(root: Path, source: Path, probes: str, cases: list[dict[str, object
     rows = "".join(json.dumps(case, ensure_ascii=False) + "\n" for case in cases)
     (run / "data" / "questions.held_out.jsonl").write_text(rows, encoding="utf-8")
     record = RunRecord(
-        recipe="tiny", recipe_path="tiny.yaml", project_root=str(root), seed=1, versions={}, hardware={}, git_commit=None,
-        data={}, looks={"held_out": 2}, gated_suites=1,
+        recipe="tiny", recipe_path="tiny.yaml", project_root=str(root), seed=1, versions={}, hardware={},
+        git_commit=None, data={}, looks={"held_out": 2}, gated_suites=1,
     )  # fmt: skip
     write_run(run, record)
     parent = None

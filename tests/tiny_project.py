@@ -1,13 +1,15 @@
-"""A whole project in a moment: data, probes and a recipe of three stages, and `recipe run` on it in processes of its own."""
+"""A whole project in a moment: data, probes and a recipe of three stages; and `recipe run` on it, in processes."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ data:
     rejected: " {{ word }} is {{ other.colour }}"
 
 stages:
-  base: {kind: pretrain, data: facts, num_train_epochs: 12, learning_rate: 3.0e-3, global_batch_size: 8,
+  base: {kind: pretrain, data: facts, num_train_epochs: 24, learning_rate: 3.0e-3, global_batch_size: 8,
          save_steps: [30], logging_steps: 1}
   qa: {kind: sft, from: base@last, data: questions.train, num_train_epochs: 2, learning_rate: 1.0e-3,
        global_batch_size: 8, save_strategy: epoch, logging_steps: 1}
@@ -64,7 +66,7 @@ probes:
 best: always
 """
 
-PROBES = '''\
+PROBES = """\
 from runner import probe
 
 @probe(prompt="what is {{ word }}?", max_new_tokens=24)
@@ -74,7 +76,7 @@ def test_always(reply, record):
 @probe(prompt="what is {{ word }}?", max_new_tokens=24)
 def test_right(case, reply):
     assert reply == f" {case.word} is certainly {case.colour}"
-'''
+"""
 
 
 def write_project(root: Path) -> Path:
@@ -91,6 +93,13 @@ def write_project(root: Path) -> Path:
     return recipe
 
 
+def leave_out_dpo(recipe: Path) -> None:
+    """Rewrite the recipe without its last stage, for runs that need not pay TRL's imports."""
+    text = recipe.read_text(encoding="utf-8")
+    kept = text[: text.index("  prefer: {kind")] + text[text.index("\nprobes:") :]
+    recipe.write_text(kept.replace("stages: [qa, prefer]", "stages: qa"), encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Done:
     """A process that ended."""
@@ -100,21 +109,31 @@ class Done:
     wall_s: float
 
 
-def command(root: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start `recipe` in a process group of its own; one thread each, so that several may run beside each other."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    argv = [str(Path(sys.executable).with_name("recipe")), *arguments]
-    return subprocess.Popen(
-        argv, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+@contextmanager
+def started(root: Path, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """`recipe` in a process group of its own; killed at the end where it has not ended."""
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("recipe")), *arguments],
+        cwd=root,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
 
 
-def recipe(root: Path, *arguments: str) -> Done:
+def recipe(root: Path, *arguments: str, **environment: str) -> Done:
     """Run `recipe` to its end."""
     began = time.monotonic()
-    process = command(root, *arguments)
-    screen, _ = process.communicate(timeout=120)
+    with started(root, *arguments, **environment) as process:
+        screen, _ = process.communicate(timeout=120)
     return Done(process.returncode, screen, time.monotonic() - began)
 
 
@@ -123,7 +142,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str] | None 
     end = time.monotonic() + timeout_s
     while not ready():
         if process is not None and process.poll() is not None and not ready():
-            raise AssertionError(f"it ended with {process.returncode} before: {process.communicate()[0]}")
+            raise AssertionError(f"it ended before, with {process.returncode}: {process.communicate()[0]}")
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.005)
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from runner import spec
+from runner.asking import ascii_id
 from runner.data.layers import Item, Layer, Shape, Writer
 from runner.errors import BadData
 
 MAX_DRAWS = 1000
 """Draws of `other` for one rejected text; where so many give only completions of other rows, none will do."""
-
-_SAFE_ID = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,9 @@ class Dataset:
                 count += 1
                 name = f"{first}-{count}"
             ids.add(name)
-            cases.append({**values, "id": name})
+            given = values.get("id")
+            # an id column stays as it is, for templates; written in ASCII it is the case's id all the same
+            cases.append({**values, "id": given if given is not None and ascii_id(str(given)) == name else name})
         return cases
 
     def digest(self) -> str:
@@ -236,17 +236,37 @@ class Dataset:
                 raise BadData(f"{label}: {text!r} is the completion of a row, so it is right", where=item.where)
             return text
         generator = random.Random(f"{self._layer.seed}:{self._layer.name}:{item.index}:rejected:{number}")
-        for _ in range(MAX_DRAWS if len(self.items) > 1 else 0):
-            other = generator.randrange(len(self.items) - 1)
-            other += other >= position  # never the row itself
-            text = writer.write(values, item.where, self._layer.written(self.items[other]))
-            if text not in self._true:
-                return text
+        draws = MAX_DRAWS if len(self.items) > 1 else 0
+        for right in (self._true, self._right_for[self.variants(position)[0].prompt]):
+            if number in self._only_completions and right is self._true:
+                continue
+            for _ in range(draws):
+                other = generator.randrange(len(self.items) - 1)
+                other += other >= position  # never the row itself
+                text = writer.write(values, item.where, self._layer.written(self.items[other]))
+                if text not in right:
+                    return text
+            # this template only gives completions of other rows, as `{{ other.capital }}` does: what is right for
+            # another prompt is no fact of its own there, so it is enough that it is wrong for this one
+            self._only_completions.add(number)
         raise BadData(
-            f"data.{self.name}.rejected[{number}]: no other row gives a text that is not the completion of some row",
+            f"data.{self.name}.rejected[{number}]: no other row gives a text that is wrong for this prompt",
             where=item.where,
-            hint="a rejected text that is right somewhere teaches nothing; use another template or more rows",
+            hint="a rejected text that is right teaches nothing; use another template or more rows",
         )
+
+    @cached_property
+    def _only_completions(self) -> set[int]:
+        """Numbers of the rejected templates that give nothing but completions of rows."""
+        return set()
+
+    @cached_property
+    def _right_for(self) -> Mapping[str, set[str]]:
+        """The completions of each prompt."""
+        found: dict[str, set[str]] = {}
+        for position, item in enumerate(self.items):
+            found.setdefault(self.variants(position)[0].prompt, set()).add(self._chosen(item))
+        return found
 
     def _id(self, item: Item) -> str:
         values = self._layer.written(item)
@@ -256,8 +276,7 @@ class Dataset:
         if given is None or str(given) == "":
             text = json.dumps(item.values, sort_keys=True, ensure_ascii=False, default=str)
             return hashlib.sha256(text.encode()).hexdigest()[:12]
-        name = str(given)
-        return name if _SAFE_ID.fullmatch(name) else "_".join(f"U+{ord(char):04X}" for char in name)
+        return ascii_id(str(given))
 
 
 def _text(values: Mapping[str, Any], field: str, name: str, item: Item) -> str:

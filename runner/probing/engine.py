@@ -84,9 +84,20 @@ class Engine:
     """
 
     def __init__(
-        self, path: Path, dtype: str = "auto", batch_tokens: int = DEFAULT_BATCH_TOKENS, device: str | None = None
+        self,
+        path: Path,
+        dtype: str = "auto",
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        device: str | None = None,
+        *,
+        chat: bool = True,
     ) -> None:
-        self.path = path
+        """Load it.
+
+        Args:
+            chat: ask through the tokenizer's chat template, where it has one.
+        """
+        self.path, self._chat = path, chat
         self.batch_tokens = batch_tokens
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         # bf16 greedy output changes with the composition of a batch; on a CPU nothing is gained by it either
@@ -133,7 +144,7 @@ class Engine:
 
     def _tokenize(self, questions: Sequence[Question]) -> tuple[list[_Row], list[Answer]]:
         prompts = [question.prompt for question in questions]
-        chat = bool(getattr(self.tokenizer, "chat_template", None))
+        chat = self._chat and bool(getattr(self.tokenizer, "chat_template", None))
         if chat:
             turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
             prompts = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner.errors import UserError
+from runner.errors import UserError, printable
 from runner.gate import Decision
-from runner.probing.misses import Crash, printable
+from runner.probing.misses import Crash
 
 _SHOWN = 10
 """Lost cases shown in full; the rest are in the verdict file."""

@@ -6,6 +6,8 @@ import linecache
 from dataclasses import dataclass
 from types import TracebackType
 
+from runner.errors import printable
+
 
 @dataclass(frozen=True)
 class Crash:
@@ -49,11 +51,6 @@ def miss(error: AssertionError, path: str, ckpt: str, prompt: str, reply: str, n
     """The miss that an assertion means; its line is the last one in the probe file on the way to it."""
     line = _line(error.__traceback__, path)
     return Miss(ckpt, prompt, reply, str(error) or "AssertionError", path, line, note)
-
-
-def printable(text: str) -> str:
-    """`text` on one line and safe for a terminal: control characters, which a model may well say, become escapes."""
-    return "".join(char if char.isprintable() else "⏎" if char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def first_line(text: str) -> str:

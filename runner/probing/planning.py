@@ -94,7 +94,7 @@ class Planner:
         return [
             ask
             for target in self.targets
-            for suite, probe_id in self._suites(target, file, function)
+            for suite, probe_id in self._suites(target, file, function, alone=probe.cases is not None)
             for ask in self._sit(Sitting(target, suite.name), suite, probe, probe_id)
         ]
 
@@ -112,15 +112,16 @@ class Planner:
             return None
         return planned.suite.gate or (_gate(planned.own_gate) if planned.own_gate is not None else None)
 
-    def _suites(self, target: Target, file: Path, function: str) -> list[tuple[Suite, str]]:
-        """The suites that this probe belongs to at `target`, each with the probe's id."""
+    def _suites(self, target: Target, file: Path, function: str, *, alone: bool) -> list[tuple[Suite, str]]:
+        """The suites that this probe belongs to at `target`, each with the probe's id; where no recipe names it and it
+        can be asked `alone`, having cases of its own, that is a suite of its own name."""
         found = _suites_of_run(target.run, target, self._rootdir) if target.run else ()
         named = [
             (suite, f"{shown}::{function}")
             for suite, shown in found
             if suite.file == file and suite.function in (None, function)
         ]
-        if not named:
+        if not named and alone:
             shown = file.relative_to(_root_above(file)).as_posix()
             own = Suite(function.replace("::", "."), file, function, None, None)
             named = [(own, f"{shown}::{function}")]

@@ -52,7 +52,9 @@ def generate(target: Target, asks: Sequence[Ask], how: How) -> list[Generated]:
     from runner.probing import engine  # torch, only now that it is needed
 
     try:
-        local = engine.Engine(target.path, how.dtype, how.batch_tokens or engine.DEFAULT_BATCH_TOKENS)
+        # a recipe's stages train on prompts as they are written, so its checkpoints are asked so too
+        chat = target.run is None
+        local = engine.Engine(target.path, how.dtype, how.batch_tokens or engine.DEFAULT_BATCH_TOKENS, chat=chat)
     except UserError as error:
         return [prompt if prompt.error else Generated(prompt.prompt, error=error.screen()) for prompt in prompts]
     answers = local.generate([engine.Question(*question) for question in questions])

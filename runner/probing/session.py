@@ -13,14 +13,13 @@ from runner import verdicts
 from runner.asking import Case, Reply, declared
 from runner.errors import BadProbe, UserError
 from runner.gate import is_pinned
-from runner.probing import targets as given
 from runner.probing.gates import GateItem
 from runner.probing.judging import Baselines, Judge
 from runner.probing.misses import first_line, miss
 from runner.probing.outcomes import Asked, Outcomes, write
 from runner.probing.planning import Ask, Planner, Sitting
 from runner.probing.replies import How, generate
-from runner.probing.targets import Target
+from runner.probing.targets import Target, find, find_baseline, is_checkpoint
 
 _PARAMETER = "_asking"
 _ASKED = pytest.StashKey[Asked]()
@@ -36,7 +35,7 @@ def start(config: pytest.Config) -> None:
     """
     invocation, rootdir = config.invocation_params.dir, config.rootpath
     for argument in config.args:
-        if given.is_checkpoint(invocation / argument):
+        if is_checkpoint(invocation / argument):
             raise UserError(
                 f"{argument} is a checkpoint, and stands where pytest expects a test file",
                 hint="give every checkpoint with --ckpt of its own, and quote a glob: --ckpt 'out/checkpoint-*'",
@@ -46,11 +45,11 @@ def start(config: pytest.Config) -> None:
             "probes cannot be spread over processes: each would load the checkpoint and batch a part of the prompts",
             hint="leave -n away for probes; all replies of a checkpoint are generated in a few large batches",
         )
-    asked = given.find(config.getoption("--ckpt"), invocation, rootdir)
+    asked = find(config.getoption("--ckpt"), invocation, rootdir)
     baseline: Target | verdicts.VerdictFile | None = None
     if wanted := config.getoption("--probe-baseline"):
         path = invocation / wanted
-        baseline = verdicts.read(path) if path.is_file() else given.baseline(wanted, asked, invocation, rootdir)
+        baseline = verdicts.read(path) if path.is_file() else find_baseline(wanted, asked, invocation, rootdir)
         if isinstance(baseline, Target) and baseline not in asked and not baseline.has_verdicts():
             asked = [baseline, *asked]
     only = config.getoption("--probe-suite")

@@ -210,7 +210,7 @@ def _label(target: Target, depth: int) -> str:
     return re.sub(r"[^A-Za-z0-9_.+=@/-]", lambda char: f"U+{ord(char[0]):04X}", text)
 
 
-def baseline(given: str, targets: Sequence[Target], invocation: Path, rootdir: Path) -> Target:
+def find_baseline(given: str, targets: Sequence[Target], invocation: Path, rootdir: Path) -> Target:
     """The one checkpoint that `--probe-baseline` names, as one of `targets` where it is among them.
 
     Raises:

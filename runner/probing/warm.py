@@ -4,6 +4,7 @@ No tensor operation runs here: a process that has computed cannot be forked safe
 """
 
 import gc
+import importlib.util
 
 import pytest  # noqa: F401
 import rich.console  # noqa: F401
@@ -21,4 +22,6 @@ import runner.recipe  # noqa: F401
 
 # a thousand patterns, compiled at the first load of any model
 conversion_mapping.get_checkpoint_conversion_mapping("qwen3")  # type: ignore[no-untyped-call]
+if importlib.util.find_spec("hypothesis"):
+    importlib.import_module("hypothesis")  # its pytest plugin imports it as a session ends: a second and more
 gc.freeze()  # pytest collects garbage twice as it ends: half a second over all of torch's objects

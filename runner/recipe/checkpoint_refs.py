@@ -28,11 +28,15 @@ class CheckpointRefs:
         self.problems.append(Problem(message, self.layered.mark(path).at_value(), expected, hint))
 
     def check(self, text: str, path: ValuePath, above: list[str] | None = None) -> None:
-        """Checks a reference to a checkpoint; `above` are the stages it may name, all where it is None."""
+        """Checks a reference to a checkpoint; `above` are the stages it may name: None is all, and no path."""
         ref = spec.parse_ref(text)
         named = self.layered.values.get("stages")
         stages = list(named) if isinstance(named, dict) else []
-        if ref is None:
+        if ref is None and above is None and (self.root / text).exists():
+            expected = "a stage of this recipe with @best, @last, @epoch=N or @STEP"
+            hint = "a folder from elsewhere can be compared by hand: pytest probes --ckpt … --probe-baseline FOLDER"
+            self._report(f"{text!r} is not a checkpoint of this recipe", path, expected, hint)
+        elif ref is None:
             self._ref_path(text, path, above or stages)
         elif ref.stage not in stages:
             hint = did_you_mean(ref.stage, above or stages) or f"there are: {', '.join(above or stages)}"

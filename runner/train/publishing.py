@@ -122,9 +122,10 @@ class Publishing(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         step = state.global_step
         saved = self._folder / "state" / f"checkpoint-{step}"
-        _mark_complete(saved)
         if step in self._job.publish_steps:
             self._publish(saved, state)
+        # only now: a trainer that is killed in between takes these steps again, and so publishes what it had not
+        _mark_complete(saved)
         # the decision may have taken long; it belongs to no step and to no pace
         self._last_logged = time.perf_counter()
         if step in self._job.publish_steps and not self._decided_to_go_on(step):

@@ -21,7 +21,7 @@ from runner.data.epochs import Epochs
 from runner.data.tokens import encode_pairs, load_tokenizer
 from runner.errors import EXIT_INTERRUPTED, UserError
 from runner.events import Journal
-from runner.folder import read_run, tokenizer_folder
+from runner.folder import folder_or_hub_id, read_run, tokenizer_place
 from runner.recipe import Loaded
 from runner.train import causal
 from runner.train.arguments import Setup
@@ -78,8 +78,8 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
 
 def _build(loaded: Loaded, run: Path, setup: Setup, attention: str) -> CausalTrainer | PreferenceTrainer:
     stage, seed = loaded.spec.stages[setup.job.stage], loaded.spec.seed
-    tokenizer_folder = _tokenizer_folder(loaded, run, setup.job)
-    tokenizer, fast = model.load_tokenizer(str(tokenizer_folder)), load_tokenizer(tokenizer_folder)
+    place = _tokenizer_place(loaded, run, setup.job)
+    tokenizer, fast = model.load_tokenizer(place), load_tokenizer(place)
     data = datasets.build(loaded.spec, loaded.root, stage.data)
     sets = [data.get(ref) for ref in stage.data]
     # dropout, and whatever else draws while training, starts from the seed too
@@ -98,16 +98,20 @@ def _build(loaded: Loaded, run: Path, setup: Setup, attention: str) -> CausalTra
 def _start_model(
     loaded: Loaded, run: Path, job: jobs.Job, tokenizer: PreTrainedTokenizerBase, attention: str
 ) -> PreTrainedModel:
+    first = loaded.spec.model
+    if job.start is None and first.config is not None:
+        return model.build(first.config, tokenizer, loaded.spec.seed, attention)
     if job.start is None:
-        return model.first_model(loaded.spec.model, tokenizer, loaded.spec.seed, attention)
+        # weights train in float32, computing in bfloat16 where the device has it: Trainer's bf16 option
+        return model.load(folder_or_hub_id(first.path or "", loaded.root), attention, "float32")
     return model.load(run / job.stage / job.start.path, attention, "float32")
 
 
-def _tokenizer_folder(loaded: Loaded, run: Path, job: jobs.Job) -> Path:
+def _tokenizer_place(loaded: Loaded, run: Path, job: jobs.Job) -> str:
     """A stage that starts from a checkpoint has that checkpoint's tokenizer; the first one has the recipe's."""
     if job.start is not None:
-        return run / job.stage / job.start.path
-    return tokenizer_folder(loaded.spec.model, loaded.root, run)
+        return str(run / job.stage / job.start.path)
+    return tokenizer_place(loaded.spec.model, loaded.root, run)
 
 
 def _drop_stale_decisions(stage_folder: Path) -> None:

@@ -46,9 +46,8 @@ def main() -> None:
     }
     sets = [f"model.config.{name}={value}" for name, value in config.items()]
     loaded = recipe.load(RECIPE, [*sets, f"seed={options.seed}"])
-    print(
-        f"{options.stage}: {options.layers} layers x {options.hidden}, {options.steps} steps, {torch.get_num_threads()} threads"
-    )
+    size = f"{options.layers} layers x {options.hidden}"
+    print(f"{options.stage}: {size}, {options.steps} steps, {torch.get_num_threads()} threads")
     ratios = []
     for turn in range(options.rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +62,7 @@ def main() -> None:
 
 def _start(prepared: Prepared) -> tuple[torch.nn.Module, transformers.PreTrainedTokenizerBase]:
     tokenizer = model.load_tokenizer(str(prepared.run / "data" / "tokenizer"))
-    return model.first_model(prepared.recipe.model, tokenizer, prepared.recipe.seed, "sdpa"), tokenizer
+    return model.build(prepared.recipe.model.config or {}, tokenizer, prepared.recipe.seed, "sdpa"), tokenizer
 
 
 def _epochs(prepared: Prepared, name: str) -> Epochs:

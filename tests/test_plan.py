@@ -1,0 +1,188 @@
+"""runner.plan: steps, batches and checkpoints; what makes a stage another one; what is probably not meant."""
+
+import math
+
+import pytest
+
+from runner import plan, spec
+from runner.checkpoints import Parent
+
+MODEL = {"path": "model"}
+SFT = {"kind": "sft", "data": "questions"}
+
+
+def sft(**written: object) -> spec.Sft:
+    return spec.Sft.model_validate({**SFT, **written})
+
+
+def recipe(**written: object) -> spec.Recipe:
+    return spec.Recipe.model_validate(
+        {
+            "recipe": "r",
+            "model": MODEL,
+            "data": {"questions": {"path": "q.tsv"}},
+            "stages": {"base": SFT, "qa": {**SFT, "from": "base@last"}},
+            **written,
+        }
+    )
+
+
+def suite(**written: object) -> dict[str, object]:
+    return {"file": "probes/t.py", **written}
+
+
+# --- steps and batches ---
+
+
+def test_the_last_smaller_batch_of_an_epoch_is_a_step_too() -> None:
+    numbers = plan.arithmetic(sft(num_train_epochs=3, global_batch_size=32), 500)
+    assert (numbers.steps_per_epoch, numbers.total_steps) == (16, 48)
+
+
+def test_max_steps_decides_instead_of_epochs() -> None:
+    assert plan.arithmetic(sft(max_steps=12_640, global_batch_size=1152), 1_456_927).total_steps == 12_640
+    assert plan.arithmetic(sft(num_train_epochs=10, global_batch_size=1152), 1_456_927).total_steps == 12_650
+
+
+def test_a_part_of_an_epoch_rounds_up() -> None:
+    assert plan.arithmetic(sft(num_train_epochs=0.5, global_batch_size=32), 500).total_steps == 8
+    assert plan.arithmetic(sft(num_train_epochs=0.01, global_batch_size=32), 500).total_steps == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "devices", "expected"),
+    [
+        ({"global_batch_size": 32}, 1, (32, 1)),
+        ({"global_batch_size": 32, "micro_batch_size": 8}, 1, (8, 4)),
+        ({"global_batch_size": 32, "micro_batch_size": 12}, 1, (8, 4)),
+        ({"global_batch_size": 32, "micro_batch_size": 64}, 1, (32, 1)),
+        ({"global_batch_size": 32}, 4, (8, 1)),
+        ({"global_batch_size": 32, "micro_batch_size": 3}, 4, (2, 4)),
+        ({"global_batch_size": 7, "micro_batch_size": 6}, 1, (1, 7)),
+    ],
+)
+def test_the_global_batch_is_kept_exactly_on_any_hardware(
+    written: dict[str, object], devices: int, expected: tuple[int, int]
+) -> None:
+    numbers = plan.arithmetic(sft(**written), 1000, devices)
+    assert (numbers.per_device_batch_size, numbers.accumulation_steps) == expected
+    assert math.prod(expected) * devices == written["global_batch_size"]
+
+
+@pytest.mark.parametrize(
+    ("written", "steps"),
+    [
+        ({"save_steps": 5}, (5, 10, 12)),
+        ({"save_steps": 4}, (4, 8, 12)),
+        ({"save_steps": 500}, (12,)),
+        ({"save_steps": [9, 2, 2, 12, 40]}, (2, 9, 12)),
+        ({"save_strategy": "epoch"}, (4, 8, 12)),
+        ({"save_strategy": "no"}, (12,)),
+    ],
+)
+def test_the_last_step_is_always_published_and_once(written: dict[str, object], steps: tuple[int, ...]) -> None:
+    assert plan.arithmetic(sft(num_train_epochs=3, global_batch_size=4, **written), 16).publish_steps == steps
+
+
+def test_checkpoints_of_a_part_of_an_epoch_end_with_the_stage() -> None:
+    stage = sft(num_train_epochs=1.5, global_batch_size=4, save_strategy="epoch")
+    assert plan.arithmetic(stage, 16).publish_steps == (4, 6)
+
+
+# --- what makes a stage another one ---
+
+
+def inputs(
+    made: spec.Recipe, name: str = "qa", digest: str = "d1", weights: str = "w1", key: str = "k1"
+) -> dict[str, str]:
+    start = Parent("base@4", "../base/ckpt-4", weights) if name == "qa" else None
+    return plan.stage_inputs(made, name, data={"questions": digest}, start=start, start_key=key, tokenizer="t")
+
+
+def with_qa(**written: object) -> spec.Recipe:
+    return recipe(stages={"base": SFT, "qa": {**SFT, "from": "base@last", **written}})
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (inputs(with_qa(learning_rate=0.001)), "learning_rate 5e-05 -> 0.001"),
+        (inputs(recipe(seed=7)), "seed 42 -> 7"),
+        (inputs(recipe(), digest="d2"), "data questions d1 -> d2"),
+        (inputs(recipe(), weights="w2"), "from base@4 w1 k1 -> base@4 w2 k1"),
+        (inputs(recipe(), key="k2"), "from base@4 w1 k1 -> base@4 w1 k2"),
+        (inputs(recipe(model={"path": "model", "dtype": "bfloat16"})), "attention auto auto -> auto bfloat16"),
+        (inputs(with_qa(trainer_args={"a": 1}, max_steps=9)), 'max_steps null -> 9, trainer_args {} -> {"a": 1}'),
+    ],
+)
+def test_whatever_weights_depend_on_makes_another_stage_and_is_named(now: dict[str, str], words: str) -> None:
+    before = inputs(recipe())
+    assert plan.key(now) != plan.key(before)
+    assert plan.changed(before, now) == words
+
+
+def test_what_no_weight_depends_on_makes_no_other_stage() -> None:
+    before = plan.key(inputs(recipe()))
+    other = recipe(
+        probes={"held_out": suite()}, stages={"base": SFT, "qa": {**SFT, "from": "base@4", "logging_steps": 1}}
+    )
+    assert plan.key(inputs(other)) == before
+
+
+def test_the_first_stage_depends_on_the_model_and_its_tokenizer() -> None:
+    before = inputs(recipe(), "base")
+    assert plan.changed(before, inputs(recipe(model={"path": "other"}), "base")) == "model"
+    now = plan.stage_inputs(recipe(), "base", data={"questions": "d1"}, start=None, start_key="", tokenizer="t2")
+    assert plan.changed(before, now) == "tokenizer t -> t2"
+
+
+def test_only_a_preference_stage_depends_on_the_version_of_trl() -> None:
+    dpo = recipe(stages={"base": SFT, "qa": {"kind": "dpo", "data": "questions", "from": "base@last"}})
+    assert "version of trl" in inputs(dpo)
+    assert "version of trl" not in inputs(recipe())
+
+
+def test_long_values_are_named_and_not_shown() -> None:
+    assert plan.changed({"a": "x" * 40, "b": "1"}, {"a": "y" * 40, "b": "1", "c": "new"}) == "a, c"
+
+
+# --- what is probably not meant ---
+
+GATED = suite(cases="questions", gate={"max_regression": "significant"})
+
+
+def test_looks_are_counted_where_a_gate_compares_with_a_baseline() -> None:
+    made = recipe(
+        probes={"held_out": GATED, "qa_only": {**GATED, "stages": "qa"}, "rate": suite(gate={"min_pass_rate": 0.5})}
+    )
+    assert plan.looks(made, {"base": (5, 10), "qa": (3, 6, 9)}) == {"held_out": 5, "qa_only": 3}
+
+
+def test_a_gate_that_cannot_fire_is_named_with_what_it_would_take() -> None:
+    made = recipe(probes={"held_out": GATED})
+    (warning,) = plan.warnings(made, {"held_out": 4}, {"held_out": 6})
+    assert warning == (
+        "probes.held_out: its gate cannot fire: of 6 cases not even all lost is beyond chance (p < 0.013 takes 7); "
+        "pin them, or give a number: max_regression: 0"
+    )
+    assert plan.warnings(made, {"held_out": 4}, {"held_out": 7}) == ()
+
+
+def test_choosing_by_the_suite_that_gates_is_named() -> None:
+    made = recipe(probes={"held_out": GATED}, best="held_out")
+    assert plan.warnings(made, {}, {}) == (
+        "probes.held_out both chooses @best and gates: choosing by it flatters its own result",
+    )
+
+
+def test_a_result_that_nothing_gates_is_named() -> None:
+    made = recipe(probes={"held_out": {**GATED, "stages": "base"}, "free": suite(cases="questions")})
+    assert plan.warnings(made, {}, {}) == (
+        "result: no suite gates the checkpoints of qa, so the exit code will be 0 whatever happens",
+    )
+    assert plan.warnings(recipe(probes={"own": suite()}), {}, {}) == ()  # the probe file may hold its gate
+
+
+def test_the_version_of_a_library_is_known_without_importing_it() -> None:
+    assert plan.library_version("pytest") == pytest.__version__
+    assert plan.library_version("no-such-library") == "not installed"

@@ -1,0 +1,152 @@
+"""runner.standings: where a run stands, read from its folder."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from runner import recipe
+from runner.checkpoints import Parent
+from runner.errors import UserError
+from runner.events import Journal, Logged, StageState
+from runner.spec import Gate
+from runner.standings import Checkpoint, Standings
+from tests.recorded import RECIPE, ask, project, publish, verdict_file
+
+BASE = Parent("base@8", "../base/ckpt-8", "w")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    run: Path
+    standings: Standings
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    """base@8, then qa@2, qa@4 and qa@6 with 50, 75 and 75 % of the `select` suite."""
+    loaded, run = project(tmp_path / "p"), tmp_path / "run"
+    ask(publish(run, "base", 8, epoch=2.0), held_out="pppp")
+    for step, outcomes in ((2, "ppmm"), (4, "pppm"), (6, "mppp")):
+        ask(publish(run, "qa", step, epoch=step / 2, parent=BASE), select=outcomes, held_out=outcomes)
+    return Recorded(run, Standings(loaded.spec, run, {}))
+
+
+def checkpoint(recorded: Recorded, label: str) -> Checkpoint:
+    return recorded.standings.resolve(label)
+
+
+@pytest.mark.parametrize(
+    ("reference", "label"),
+    [("qa@last", "qa@6"), ("qa@best", "qa@4"), ("qa@2", "qa@2"), ("qa@epoch=3", "qa@6"), ("base@last", "base@8"),
+     ("qa@epoch=1.0", "qa@2")],
+)  # fmt: skip
+def test_a_reference_means_a_checkpoint(recorded: Recorded, reference: str, label: str) -> None:
+    assert recorded.standings.resolve(reference).label == label
+
+
+def test_the_best_checkpoint_has_verdicts_of_the_suite_that_chooses(recorded: Recorded) -> None:
+    publish(recorded.run, "qa", 8, parent=BASE)
+    ask(publish(recorded.run, "qa", 10, parent=BASE), select="nnnn")
+    assert recorded.standings.resolve("qa@best").label == "qa@4"
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [("qa@3", "qa@3: no such checkpoint was published\n    expected: one of qa@2, qa@4, qa@6"),
+     ("qa@epoch=9", "qa@epoch=9: no such checkpoint was published\n    expected: one of qa@2, qa@4, qa@6"),
+     ("prefer@last", "prefer@last: stage prefer has no checkpoint\n    hint: did it finish?"),
+     ("../elsewhere", "../elsewhere is not a reference to a checkpoint of this run")],
+)  # fmt: skip
+def test_a_reference_to_nothing_says_what_there_is(recorded: Recorded, reference: str, told: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(told)}$"):
+        recorded.standings.resolve(reference)
+
+
+def test_checkpoints_come_in_the_order_of_the_recipe(recorded: Recorded) -> None:
+    assert [found.label for found in recorded.standings.all_checkpoints()] == ["base@8", "qa@2", "qa@4", "qa@6"]
+
+
+def test_a_checkpoint_is_compared_with_the_one_its_stage_started_from(recorded: Recorded) -> None:
+    baseline = recorded.standings.baseline_of(checkpoint(recorded, "qa@6"), None)
+    assert baseline is not None
+    assert baseline.label == "base@8"
+    assert recorded.standings.baseline_of(checkpoint(recorded, "base@8"), None) is None
+
+
+def test_a_gate_may_name_its_own_baseline(recorded: Recorded) -> None:
+    baseline = recorded.standings.baseline_of(checkpoint(recorded, "qa@6"), Gate(max_regression=0, baseline="qa@best"))
+    assert baseline is not None
+    assert baseline.label == "qa@4"
+
+
+def test_a_stage_that_started_outside_the_run_has_no_baseline(recorded: Recorded) -> None:
+    outside = publish(recorded.run, "qa", 8, parent=Parent("../models/large", "/models/large", "w"))
+    assert recorded.standings.baseline_of(Checkpoint("qa", 8, outside), None) is None
+
+
+def test_the_gate_of_the_recipe_replaces_that_of_the_probe_file(recorded: Recorded) -> None:
+    file = verdict_file("qa@6", own_gate={"min_pass_rate": 1}, select="p", held_out="p")
+    in_force = recorded.standings.gate_of("held_out", file)
+    assert in_force is not None
+    assert in_force.min_pass_rate == 0.5
+    own = recorded.standings.gate_of("select", file)
+    assert own is not None
+    assert own.min_pass_rate == 1
+    assert recorded.standings.gate_of("select", verdict_file("qa@6", select="p")) is None
+
+
+def test_every_suite_that_was_asked_is_judged_against_its_baseline(recorded: Recorded) -> None:
+    at = checkpoint(recorded, "qa@2")
+    file = recorded.standings.verdicts(at)
+    assert file is not None
+    select, held_out = recorded.standings.judge(at, file)
+    assert (select.suite, select.green, select.comparison) == ("select", None, None)
+    assert (held_out.suite, held_out.green) == ("held_out", True)
+    assert held_out.comparison is not None
+    assert (held_out.comparison.baseline, [flip.case_id for flip in held_out.lost]) == ("base@8", ["c2", "c3"])
+
+
+def test_one_baseline_can_be_given_for_every_suite(recorded: Recorded) -> None:
+    at = checkpoint(recorded, "qa@6")
+    file = recorded.standings.verdicts(at)
+    assert file is not None
+    select, _ = recorded.standings.judge(at, file, checkpoint(recorded, "qa@4"))
+    assert [flip.case_id for flip in select.lost] == ["c0"]
+    assert [flip.case_id for flip in select.gained] == ["c3"]
+
+
+def test_more_looks_ask_for_more_evidence(tmp_path: Path) -> None:
+    text = RECIPE.replace("gate: {min_pass_rate: 0.5}", "gate: {max_regression: significant}")
+    loaded, run = project(tmp_path / "p", text), tmp_path / "run"
+    ask(publish(run, "base", 8), held_out="p" * 8)
+    at = Checkpoint("qa", 2, publish(run, "qa", 2, parent=BASE))
+    file = verdict_file("qa@2", held_out="m" * 6 + "pp")  # six lost: p = 1/64
+    (once,) = Standings(loaded.spec, run, {"held_out": 1}).judge(at, file)
+    (often,) = Standings(loaded.spec, run, {"held_out": 4}).judge(at, file)
+    assert (once.green, often.green) == (False, True)
+    assert once.reasons == ("6 lost and 0 gained against base@8: p = 0.016, below 0.05",)
+
+
+def test_the_losses_are_those_that_the_trainers_recorded(recorded: Recorded) -> None:
+    journal = Journal(recorded.run / "events" / "train-qa.jsonl")
+    journal.write(StageState("qa", "running"))
+    for step, loss in ((2, 1.5), (4, 0.75)):
+        journal.write(Logged("qa", step, 1.0, loss, 0.1, 1.0, 10, 10.0, {}))
+    journal.close()
+    assert recorded.standings.losses() == {"qa@2": 1.5, "qa@4": 0.75}
+
+
+def test_a_checkpoint_is_asked_everywhere_when_every_suite_of_its_stage_has_verdicts(recorded: Recorded) -> None:
+    publish(recorded.run, "qa", 8, parent=BASE)
+    asked = {
+        label: recorded.standings.asked_everywhere(checkpoint(recorded, label)) for label in ("base@8", "qa@6", "qa@8")
+    }
+    assert asked == {"base@8": True, "qa@6": True, "qa@8": False}
+
+
+def test_a_recipe_of_the_run_folder_stands_for_that_of_the_project(tmp_path: Path, recorded: Recorded) -> None:
+    loaded = recipe.load(tmp_path / "p" / "recorded.yaml")
+    (recorded.run / "recipe.yaml").write_text(recipe.dump(loaded), encoding="utf-8")
+    assert recipe.load(recorded.run / "recipe.yaml", root=tmp_path / "p").spec == loaded.spec
