@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format bench clean
 
 demo: .venv/.installed
 	$(BIN)/recipe run recipes/zhdict_dpo.yaml
@@ -19,6 +19,13 @@ check: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Figures to quote; nothing else should run meanwhile.
+bench: demo
+	$(BIN)/python tests/bench/commands.py results/zhdict_dpo
+	$(BIN)/python tests/bench/training_speed.py --stage base
+	$(BIN)/python tests/bench/training_speed.py --stage qa
+	$(BIN)/python tests/bench/training_speed.py --stage base --layers 8 --hidden 512 --steps 20 --rounds 3
 
 clean:
 	rm -rf .venv results .pytest_cache .mypy_cache .ruff_cache
