@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner import spec
-from runner.data import sources
+from runner.data import formats, sources
 from runner.errors import BadData, BadRecipe, Problem, Where, nearest
 from runner.recipe import Draft, Loaded, draft
 from runner.recipe.layers import Layered
@@ -82,6 +82,10 @@ class _Checks:
             # a fault inside the file has its own place; a fault of the path has its place in the recipe
             self.problems += [Problem(p.message, p.where or where, p.expected, p.hint) for p in error.problems]
             return
+        kinds = {formats.kind_of(Path(file)) for file in sources.find(data, name, self.found.root)}
+        if data.separator is not None and "txt" not in kinds:
+            where = self.layered.mark(("data", name, "separator")).at_key()
+            self._report(f"{data.path} has no `separator`: it parts the records of txt files", where, None, "remove it")
         missing = False
         for new, column in (data.columns or {}).items():
             if column not in names:

@@ -29,14 +29,16 @@ class Child:
     number: int
     kind: Kind
     log: Path
+    log_start: int = 0
+    """Bytes that were in the log before: of an earlier child."""
     pid: int | None = None
     exit_code: int | None = None
 
     def log_tail(self, lines: int = 25) -> str:
         """The end of what it printed."""
-        if not self.log.exists():
-            return "(it printed nothing)"
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        printed = self.log.read_bytes()[self.log_start :] if self.log.exists() else b""
+        found = printed.decode("utf-8", errors="replace").splitlines()[-lines:]
+        return "\n".join(found) if found else "(it printed nothing)"
 
 
 class Host:
@@ -66,7 +68,7 @@ class Host:
 
     def start(self, kind: Kind, argv: Sequence[str], log: Path) -> Child:
         """Fork a child that runs `argv` as a trainer or a prober."""
-        child = Child(len(self._children), kind, log)
+        child = Child(len(self._children), kind, log, log.stat().st_size if log.exists() else 0)
         self._children[child.number] = child
         log.parent.mkdir(parents=True, exist_ok=True)
         request = {"number": child.number, "kind": kind, "argv": list(argv), "log": str(log)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
-from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, Interrupted, TrainingFailed, UserError
+from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, Interrupted, TrainingFailed, UserError, printable
 
+EXIT_BUG = 70
+"""EX_SOFTWARE of sysexits.h: a fault of this program."""
 EXIT_READER_LEFT = 141
 """What a shell reports of a program that SIGPIPE ended."""
 
@@ -142,7 +145,8 @@ def _guarded(call: Callable[[], Any]) -> int:
         print_error(_console(stderr=True), error)
         return error.exit_code
     except TrainingFailed as error:
-        click.echo(str(error), err=True)
+        # the end of a log may hold what a model said
+        click.echo("\n".join(printable(line) for line in str(error).split("\n")), err=True)
         return EXIT_TRAINING_FAILED
     except Interrupted as error:
         click.echo(str(error), err=True)
@@ -150,3 +154,9 @@ def _guarded(call: Callable[[], Any]) -> int:
     except (BrokenPipeError, SystemExit):
         # the reader (head, less) left: click and rich then ask for exit code 1, which here says that a gate failed
         return EXIT_READER_LEFT
+    except Exception:  # noqa: BLE001 - Python would leave with 1, which here says that a gate failed
+        traceback.print_exc()
+        click.echo(
+            "this is a fault of recipe-runner, not of your recipe: please report it with the lines above", err=True
+        )
+        return EXIT_BUG

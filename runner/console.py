@@ -31,7 +31,6 @@ class StageProgress:
     """How far a stage has come."""
 
     name: str
-    kind: str
     total_steps: int
     state: str = "to do"
     step: int = 0
@@ -62,6 +61,8 @@ class Ending:
     result: Sequence[Decision]
     turned: Sequence[str]
     """Sentences that name the checkpoint where a suite turned."""
+    also_red: Sequence[str]
+    """Red gates that do not set the exit code, with their reasons."""
     regressions: Sequence[tuple[str, Sequence[Flip]]]
     """Lost cases by (where: `held_out at qa@192 against qa@64`)."""
     seconds: Mapping[str, float]
@@ -269,6 +270,9 @@ def ending_screen(ending: Ending) -> RenderableType:
     parts += [Text(f"  {sentence}", style=BAD) for sentence in ending.turned]
     for where, flips in ending.regressions:
         parts += [Text(), Text(f"{len(flips)} lost: {where}", style=MARK), *flip_lines("", flips, 3)]
+    if ending.also_red:
+        parts += [Text(), Text("also red, without a say in the exit code:", style=DIM)]
+        parts += [Text(f"  ✗ {said(sentence, 400)}", style=BAD) for sentence in ending.also_red]
     times = ", ".join(f"{duration(seconds)} {name}" for name, seconds in ending.seconds.items())
     parts += [Text(), Text(f"time: {times}", style=DIM)]
     if ending.commands:

@@ -16,42 +16,40 @@ from runner.standings import Checkpoint, Standings
 Rows = Sequence[tuple[Checkpoint, Mapping[str, Decision]]]
 
 
-def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str, float], stopped: str) -> Ending:
+def ending(
+    loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str, float], stopped_at: Checkpoint | None
+) -> Ending:
     """Judge the result, and gather what a reader wants to see at the end.
 
     Args:
         seconds: where the time of this invocation went.
-        stopped: why the run ended before its last stage, or empty.
+        stopped_at: the checkpoint where a gate ended the run, which is then what is shown as its result.
     """
     recipe = loaded.spec
     rows = _rows(standings)
     losses = standings.losses()
     last_stage = next(reversed(recipe.stages))
     wanted = recipe.result.checkpoint if recipe.result else f"{last_stage}@last"
-    decisions: tuple[Decision, ...] = ()
-    label = baseline_label = ""
-    checkpoint: Checkpoint | None = None
-    if not stopped:
-        checkpoint = standings.resolve(wanted)
-        given = recipe.result.baseline if recipe.result else None
-        baseline = standings.resolve(given) if given else None
-        decisions = standings.decisions(checkpoint, baseline)
-        label = f"{wanted} = {checkpoint.label}" if wanted != checkpoint.label else wanted
-        compared = [found.comparison.baseline for found in decisions if found.comparison]
-        baseline_label = baseline.label if baseline else next(iter(compared), "")
+    checkpoint = stopped_at or standings.resolve(wanted)
+    given = recipe.result.baseline if recipe.result and not stopped_at else None
+    baseline = standings.resolve(given) if given else None
+    decisions = standings.decisions(checkpoint, baseline)
+    label = checkpoint.label if stopped_at or wanted == checkpoint.label else f"{wanted} = {checkpoint.label}"
+    compared = [found.comparison.baseline for found in decisions if found.comparison]
     red = [decision for decision in decisions if decision.green is False]
     return Ending(
         rows=[CheckpointRow(found.label, losses.get(found.label), by_suite) for found, by_suite in rows],
         suites=tuple(dict.fromkeys(suite for _, by_suite in rows for suite in by_suite)),
         result_label=label,
-        result_baseline=baseline_label,
+        result_baseline=baseline.label if baseline else next(iter(compared), ""),
         result=decisions,
         turned=_turned(standings, rows),
+        also_red=_also_red(rows, checkpoint),
         regressions=_regressions(checkpoint, red),
         seconds=seconds,
         commands=_commands(checkpoint, run, loaded),
-        stopped=stopped,
-        exit_code=EXIT_GATE_FAILED if red or stopped else 0,
+        stopped=f"stopped at {stopped_at.label}: a gate with on_fail: stop is red" if stopped_at else "",
+        exit_code=EXIT_GATE_FAILED if red or stopped_at else 0,
     )
 
 
@@ -65,6 +63,8 @@ def _rows(standings: Standings) -> Rows:
 def _turned(standings: Standings, rows: Rows) -> list[str]:
     """Where, inside a stage, a gated suite first fell below its best so far by more than chance."""
     sentences = []
+    # it is looked for at every checkpoint of every gated suite, so each look must be that much surer
+    tests = max(sum(decision.green is not None for _, found in rows for decision in found.values()), 1)
     best: dict[tuple[str, str], tuple[Checkpoint, Decision]] = {}
     told: set[tuple[str, str]] = set()
     for checkpoint, decisions in rows:
@@ -78,7 +78,7 @@ def _turned(standings: Standings, rows: Rows) -> list[str]:
                 continue
             top, top_decision = best[where]
             now, before = standings.suite_at(checkpoint, suite), standings.suite_at(top, suite)
-            if now and before and gate.compare(now, before).p < ALPHA:
+            if now and before and gate.compare(now, before).p < ALPHA / tests:
                 told.add(where)
                 sentences.append(
                     f"{suite} turned at {checkpoint.label}: {percent(top_decision.tally.rate or 0)} at {top.label}, "
@@ -87,18 +87,31 @@ def _turned(standings: Standings, rows: Rows) -> list[str]:
     return sentences
 
 
-def _regressions(checkpoint: Checkpoint | None, red: Sequence[Decision]) -> list[tuple[str, Sequence[Flip]]]:
+def _also_red(rows: Rows, result: Checkpoint) -> list[str]:
+    """The other red gates, each at the last checkpoint of a stage that is red: they do not set the exit code."""
+    last: dict[tuple[str, str], str] = {}
+    for checkpoint, decisions in rows:
+        for suite, decision in decisions.items():
+            where = (checkpoint.stage, suite)
+            if decision.green is False and checkpoint != result:
+                last[where] = f"{suite} at {checkpoint.label}: {'; '.join(decision.reasons)}"
+            elif decision.green:
+                last.pop(where, None)
+    return list(last.values())
+
+
+def _regressions(checkpoint: Checkpoint, red: Sequence[Decision]) -> list[tuple[str, Sequence[Flip]]]:
     return [
         (f"{decision.suite} at {checkpoint.label} against {decision.comparison.baseline}", decision.comparison.lost)
         for decision in red
-        if checkpoint and decision.comparison and decision.comparison.lost
+        if decision.comparison and decision.comparison.lost
     ]
 
 
-def _commands(checkpoint: Checkpoint | None, run: Path, loaded: Loaded) -> list[str]:
+def _commands(checkpoint: Checkpoint, run: Path, loaded: Loaded) -> list[str]:
     """What to type next, relative to where the user is."""
     suites = loaded.spec.probes.values()
-    if checkpoint is None or not suites:
+    if not suites:
         return []
     files = {os.path.relpath(loaded.root / suite.file.partition("::")[0]) for suite in suites}
     folders = sorted({str(Path(file).parent) for file in files})

@@ -75,6 +75,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "⏎" if char == "\n" else ascii(char)[1:-1] for char in text)
 
 
+def first_line(said: str | BaseException) -> str:
+    """The first line of a message that is not empty, at most 500 characters; the type of an error without words."""
+    wordless = "" if isinstance(said, str) else type(said).__name__
+    return next((line.strip() for line in str(said).splitlines() if line.strip()), wordless)[:500]
+
+
 def _snippet(where: Where) -> list[str]:
     gutter = f"{where.line:>5} | "
     text = (where.text or "").expandtabs(1)

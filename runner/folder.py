@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import spec
+from runner.atomic import publish_text
 from runner.errors import FolderTaken, UserError
 
 FORMAT_VERSION = 1
@@ -39,17 +40,13 @@ class RunRecord:
     data: Mapping[str, str]
     """Digest of every data set."""
     looks: Mapping[str, int]
-    """For every gated suite, at how many checkpoints of the run it is judged."""
-    gated_suites: int
-    """How many suites have a gate against a baseline."""
+    """For every suite whose gate is `max_regression: significant`, at how many checkpoints of the run it is judged."""
 
 
 def write_run(run: Path, record: RunRecord) -> None:
     """Publish `run.json`, whole or not at all."""
-    write_text(
-        run / "run.json",
-        json.dumps({"format_version": FORMAT_VERSION, **asdict(record)}, ensure_ascii=False, indent=1) + "\n",
-    )
+    row = {"format_version": FORMAT_VERSION, **asdict(record)}
+    publish_text(run / "run.json", json.dumps(row, ensure_ascii=False, indent=1) + "\n")
 
 
 def read_run(run: Path) -> RunRecord:
@@ -80,13 +77,6 @@ def tokenizer_place(model: spec.Model, root: Path, run: Path) -> str:
 def folder_or_hub_id(name: str, root: Path) -> str:
     """The folder that `name` is from the project root; where there is none, the name itself, an id on the hub."""
     return str(root / name) if (root / name).is_dir() else name
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def check_owner(run: Path, recipe: str, recipe_path: str) -> None:
@@ -159,6 +149,9 @@ class Superseded:
     def __init__(self, run: Path) -> None:
         self._run = run
         self._folder: Path | None = None
+        # what the superseded things were made by; the run's own files say something newer by the time they are moved
+        files = (run / name for name in ("recipe.yaml", "run.json"))
+        self._before = {file.name: file.read_bytes() for file in files if file.exists()}
 
     def take(self, path: Path) -> Path:
         """Move `path` (in the run) there, and say where it is now."""
@@ -179,8 +172,8 @@ class Superseded:
             taken = [int(entry.name) for entry in parent.iterdir() if entry.name.isdigit()]
             self._folder = parent / str(max(taken, default=0) + 1)
             self._folder.mkdir()
-            if (self._run / "recipe.yaml").exists():
-                shutil.copy2(self._run / "recipe.yaml", self._folder / "recipe.yaml")
+            for name, text in self._before.items():
+                (self._folder / name).write_bytes(text)
         target = self._folder / path.relative_to(self._run)
         target.parent.mkdir(parents=True, exist_ok=True)
         return target

@@ -147,6 +147,7 @@ def judge(
     verdicts: Sequence[Verdict],
     baseline: Sequence[Verdict] | None,
     *,
+    given: str | None = None,
     looks: int = 1,
     suites: int = 1,
 ) -> Decision:
@@ -157,6 +158,7 @@ def judge(
         suite: the suite's name.
         verdicts: all verdicts of the suite at the checkpoint.
         baseline: those at the baseline; None or empty where it was not asked there.
+        given: the baseline that the user named for this judgement: what needs one is red where it was not asked there.
         looks: at how many checkpoints of the run this suite is judged.
         suites: how many suites of the run are compared with a baseline.
     """
@@ -176,6 +178,8 @@ def judge(
         found.reasons.append("no case was asked")
     if comparison is not None:
         _judge_regression(gate, comparison, max(looks, 1) * max(suites, 1), found)
+    elif given is not None and _needs_baseline(gate):
+        found.reasons.append(f"{given} has no verdicts of {suite}, so nothing was compared")
     elif _needs_baseline(gate):
         found.notes.append("no baseline: recorded, not compared")
     _judge_pinned(gate, verdicts, comparison, found)
@@ -244,6 +248,8 @@ def _judge_regression(gate: spec.Gate, comparison: Comparison, tests: int, found
             f"{comparison.common} cases compared with {comparison.baseline or 'the baseline'}; "
             f"{comparison.new} are new, {comparison.gone} gone since"
         )
+    if not comparison.common and (gate.max_regression is not None or gate.pinned):
+        found.reasons.append(f"no case was answered both here and at {comparison.baseline or 'the baseline'}")
     lost, gained = len(comparison.lost), len(comparison.gained)
     shown = f"{lost} lost and {gained} gained against {comparison.baseline or 'the baseline'}"
     if gate.max_regression == "significant":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.atomic import publish_text
 from runner.checkpoints import Parent
 from runner.errors import UserError
 
@@ -43,12 +43,8 @@ class Job:
 
 def write(stage_folder: Path, job: Job) -> None:
     """Publish the job file, whole or not at all."""
-    stage_folder.mkdir(parents=True, exist_ok=True)
-    path = stage_folder / "stage.json"
-    temporary = path.with_name(f".stage.json.{os.getpid()}")
     row = {"format_version": FORMAT_VERSION, **asdict(job)}
-    temporary.write_text(json.dumps(row, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    publish_text(stage_folder / "stage.json", json.dumps(row, ensure_ascii=False, indent=1) + "\n")
 
 
 def read(stage_folder: Path) -> Job | None:
@@ -79,13 +75,10 @@ def decision_path(stage_folder: Path, step: int) -> Path:
     return stage_folder / "state" / f"decision-{step}.json"
 
 
-def write_decision(stage_folder: Path, step: int, *, go_on: bool, why: str = "") -> None:
+def write_decision(stage_folder: Path, step: int, *, go_on: bool) -> None:
     """Answer the trainer that waits at checkpoint `step`."""
-    path = decision_path(stage_folder, step)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps({"format_version": FORMAT_VERSION, "go_on": go_on, "why": why}), encoding="utf-8")
-    temporary.replace(path)
+    row = {"format_version": FORMAT_VERSION, "go_on": go_on}
+    publish_text(decision_path(stage_folder, step), json.dumps(row) + "\n")
 
 
 def read_decision(stage_folder: Path, step: int) -> bool | None:

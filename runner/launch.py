@@ -10,6 +10,9 @@ from pathlib import Path
 TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
 """Modules that a child of each kind would otherwise import itself."""
 
+_FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"}
+"""Variables that would choose among the cases, end at the first miss, or keep this package's plugin out."""
+
 
 def host_argv(first: str, then: Sequence[str]) -> list[str]:
     """The command line of the process that imports torch once and forks trainers and probers.
@@ -22,9 +25,10 @@ def host_argv(first: str, then: Sequence[str]) -> list[str]:
 
 
 def environment() -> Mapping[str, str]:
-    """The environment of every child: this one's, with telemetry off and the project's own modules not in the way."""
+    """The environment of every child: this one's, with telemetry off, and with nothing in the way that is meant for
+    pytest by hand or lies in the working folder."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in _FOR_PYTEST_BY_HAND},
         "PYTHONSAFEPATH": "1",  # a runner.py in the working folder must not shadow this package
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -49,6 +53,8 @@ def probe_argv(checkpoint: Path, files: Sequence[str], suites: Sequence[str], ve
         "--probe-verdicts",
         str(verdicts),
         f"--rootdir={root}",
+        "-o",
+        "addopts=",  # the project's own are meant for pytest by hand: -x or -k would leave cases out
         "--import-mode=importlib",
         "--continue-on-collection-errors",  # a broken probe file must not cost the other suites their verdicts
         "-W",

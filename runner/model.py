@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,7 +18,10 @@ from transformers import (
     set_seed,
 )
 
-from runner.errors import BadCheckpoint, BadRecipe
+from runner.errors import BadCheckpoint, BadRecipe, first_line
+
+_IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+"""What making a model of settings that do not fit together raises."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,13 @@ def device() -> torch.device:
 
 
 def choose_dtype(wanted: str) -> Choice:
-    """The dtype to compute in."""
+    """The dtype to compute in.
+
+    Raises:
+        BadRecipe: float16 on a CPU, where nothing can be trained in it.
+    """
+    if wanted == "float16" and device().type == "cpu":
+        raise BadRecipe("model.dtype: float16 cannot be trained on a CPU", hint="say auto, float32 or bfloat16")
     if wanted != "auto":
         return Choice(wanted, "asked for")
     if device().type == "cpu":
@@ -76,7 +86,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
-        raise BadCheckpoint(f"no tokenizer could be loaded from {path}: {_first_line(error)}") from error
+        raise BadCheckpoint(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise BadCheckpoint(f"the tokenizer at {path} has no eos_token", hint="set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -85,13 +95,20 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
 
 
 def build(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, attention: str) -> PreTrainedModel:
-    """A new model with weights drawn from `seed`, which is set here, before the first weight is drawn."""
-    own = {key: value for key, value in config.items() if key != "model_type"}
-    known = AutoConfig.for_model(config["model_type"])
+    """A new model with weights drawn from `seed`, which is set here, before the first weight is drawn.
+
+    Raises:
+        BadRecipe: there is no such model type, or its configuration cannot have these settings.
+    """
+    kind, own = config["model_type"], {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        known = AutoConfig.for_model(kind)
+    except (ValueError, KeyError) as error:
+        raise BadRecipe(f"model.config.model_type: transformers has no model type {kind!r}") from error
     unknown = sorted(key for key in own if not hasattr(known, key))
     if unknown:
         raise BadRecipe(
-            f"model.config: {config['model_type']} has no setting {unknown[0]!r}",
+            f"model.config: {kind} has no setting {unknown[0]!r}",
             hint="the names are those of the model's transformers configuration",
         )
     # one entry more than the largest id, and not len(tokenizer): added tokens may leave gaps
@@ -101,11 +118,16 @@ def build(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
     }
-    made = AutoConfig.for_model(config["model_type"], **{**own, **special})
     set_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-        made, attn_implementation=attention, dtype=torch.float32
-    )
+    try:
+        made = AutoConfig.for_model(kind, **{**own, **special})
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            made, attn_implementation=attention, dtype=torch.float32
+        )
+    except _IMPOSSIBLE as error:
+        # a strict configuration says which field in its first line and why in the next
+        said = " ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
+        raise BadRecipe(f"model.config: no {kind} can be made of these settings: {said[:300]}") from error
     return model
 
 
@@ -120,9 +142,5 @@ def load(path: str | Path, attention: str, dtype: str) -> PreTrainedModel:
             path, attn_implementation=attention, dtype=getattr(torch, dtype)
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BadCheckpoint(f"no model could be loaded from {path}: {_first_line(error)}") from error
+        raise BadCheckpoint(f"no model could be loaded from {path}: {first_line(error)}") from error
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -35,11 +35,9 @@ class StagePlan:
     name: str
     kind: str
     start: str
-    data: tuple[str, ...]
     arithmetic: Arithmetic
     counts: Counts
     global_batch_size: int
-    learning_rate: float
     suites: tuple[str, ...]
     """Suites that are asked at its checkpoints."""
     state: str
@@ -56,27 +54,23 @@ class Plan:
     model: str
     device: str
     stages: tuple[StagePlan, ...]
-    looks: Mapping[str, int]
-    cases: Mapping[str, int]
-    """Number of cases of each suite, where the recipe names them."""
     result: str
     warnings: tuple[str, ...]
 
 
-def arithmetic(stage: spec.Stage, rows: int, devices: int = 1) -> Arithmetic:
+def arithmetic(stage: spec.Stage, rows: int) -> Arithmetic:
     """Steps and batches as transformers' Trainer counts them: an epoch's last, smaller batch is a step too.
 
     Args:
         rows: rows (for dpo: pairs) of one epoch.
-        devices: processes that share each global batch.
     """
-    share = stage.global_batch_size // devices
-    cap = min(stage.micro_batch_size or share, share)
-    per_device = max(size for size in range(1, cap + 1) if share % size == 0)
-    steps_per_epoch = max(math.ceil(rows / stage.global_batch_size), 1)
+    batch = stage.global_batch_size
+    cap = min(stage.micro_batch_size or batch, batch)
+    per_device = max(size for size in range(1, cap + 1) if batch % size == 0)
+    steps_per_epoch = max(math.ceil(rows / batch), 1)
     total = stage.max_steps or math.ceil(stage.num_train_epochs * steps_per_epoch)
     return Arithmetic(
-        rows, steps_per_epoch, total, _publish_steps(stage, steps_per_epoch, total), per_device, share // per_device
+        rows, steps_per_epoch, total, _publish_steps(stage, steps_per_epoch, total), per_device, batch // per_device
     )
 
 
@@ -101,7 +95,14 @@ def looks(recipe: spec.Recipe, publish_steps: Mapping[str, Sequence[int]]) -> di
 
 
 def stage_inputs(
-    recipe: spec.Recipe, name: str, *, data: Mapping[str, str], start: Parent | None, start_key: str, tokenizer: str
+    recipe: spec.Recipe,
+    name: str,
+    *,
+    data: Mapping[str, str],
+    start: Parent | None,
+    start_key: str,
+    tokenizer: str,
+    weights: str,
 ) -> dict[str, str]:
     """Everything the weights of a stage depend on, by name, each as short text; `key` digests it.
 
@@ -109,6 +110,7 @@ def stage_inputs(
         data: digest of each data set the stage names.
         start_key: the key of the stage that `start` belongs to: where that changed, this one counts as changed.
         tokenizer: digest of the tokenizer that the first stage's model is made with.
+        weights: digest of the weights that it starts from; empty where it starts from nothing.
     """
     stage = recipe.stages[name]
     # how often a loss is recorded changes no weight
@@ -119,6 +121,7 @@ def stage_inputs(
     if start is None:
         inputs["model"] = recipe.model.model_dump_json(exclude={"tokenizer"})
         inputs["tokenizer"] = tokenizer
+        inputs["weights"] = weights
     else:
         inputs["from"] = f"{start.label} {start.weights_sha256} {start_key}"
         inputs["attention"] = f"{recipe.model.attn_implementation} {recipe.model.dtype}"

@@ -7,17 +7,18 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from runner import folder, jobs, plan, spec
-from runner.checkpoints import Parent, sha256_file, weights_sha256
+from runner.atomic import publish_text
+from runner.checkpoints import Parent, read_manifest, sha256_file, weights_sha256
 from runner.data import datasets
 from runner.data.epochs import Counts, Epochs, count_pairs
 from runner.data.tokens import Fast, load_tokenizer, save_tokenizer, train_tokenizer
-from runner.errors import BadCheckpoint
-from runner.folder import RunRecord, Superseded, tokenizer_place
+from runner.errors import BadCheckpoint, UserError
+from runner.folder import RunRecord, Superseded, folder_or_hub_id, tokenizer_place
 from runner.jobs import Job
 from runner.plan import Arithmetic, Plan, StagePlan
 from runner.recipe import Loaded
@@ -50,10 +51,17 @@ class Prepared:
         digest = hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
         return {**found, "tokenizer": digest if files else str(wanted or self.recipe.model.path)}
 
+    @cached_property
+    def weights(self) -> str:
+        """Digest of the weights at `model.path`; empty for a new model, the name for one on a hub."""
+        place = folder_or_hub_id(self.recipe.model.path or "", self.loaded.root)
+        return weights_sha256(Path(place)) if self.recipe.model.path and Path(place).is_dir() else place
+
     @property
     def data_is_current(self) -> bool:
         """Whether the data and the tokenizer in the run folder are those of this recipe and these files."""
-        return (self.run / "run.json").exists() and dict(folder.read_run(self.run).data) == dict(self.digests)
+        whole = (self.run / "run.json").exists() and (self.run / "data" / "manifest.json").exists()
+        return whole and dict(folder.read_run(self.run).data) == dict(self.digests)
 
     @cached_property
     def tokenizer(self) -> Fast:
@@ -108,7 +116,7 @@ def write_data(prepared: Prepared, superseded: Superseded) -> None:
     files = sorted(path for path in (run / "data").rglob("*") if path.is_file())
     digests = {str(path.relative_to(run / "data")): sha256_file(path) for path in files}
     manifest = {"format_version": spec.FORMAT_VERSION, "files": digests}
-    folder.write_text(run / "data" / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+    publish_text(run / "data" / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
 
 
 def run_record(prepared: Prepared, looks: Mapping[str, int]) -> RunRecord:
@@ -124,7 +132,6 @@ def run_record(prepared: Prepared, looks: Mapping[str, int]) -> RunRecord:
         git_commit=_git_commit(loaded.root),
         data=prepared.digests,
         looks=looks,
-        gated_suites=len(looks),
     )
 
 
@@ -168,7 +175,7 @@ def start_of(prepared: Prepared, standings: Standings, name: str) -> tuple[Paren
         return Parent(reference, str(path), weights_sha256(path)), ""
     found = standings.resolve(reference)
     job = standings.job(found.stage)
-    digest = weights_sha256(found.path)
+    digest = read_manifest(found.path).weights_sha256
     return Parent(found.label, os.path.relpath(found.path, prepared.run / name), digest), job.key if job else ""
 
 
@@ -181,6 +188,7 @@ def inputs_of(prepared: Prepared, name: str, start: Parent | None, start_key: st
         start=start,
         start_key=start_key,
         tokenizer=prepared.digests["tokenizer"],
+        weights=prepared.weights if start is None else "",
     )
 
 
@@ -213,18 +221,24 @@ def states(prepared: Prepared) -> dict[str, str]:
         elif job is None:
             found[name] = "to do"
         else:
-            now = inputs_of(prepared, name, *start_of(prepared, standings, name))
-            found[name] = _state(job, now, standings)
+            found[name] = _state(prepared, job, standings)
     return found
 
 
-def _state(job: Job, inputs: Mapping[str, str], standings: Standings) -> str:
+def _state(prepared: Prepared, job: Job, standings: Standings) -> str:
+    try:
+        inputs = inputs_of(prepared, job.stage, *start_of(prepared, standings, job.stage))
+    except UserError:
+        return "to do"  # why it cannot start is said when its turn comes: probing again may change that
     if job.key != plan.key(inputs):
         return f"changed: {plan.changed(job.inputs, inputs)}"
     if job.state == "done":
         return "done"
-    published = standings.checkpoints(job.stage)
-    return f"resumes at step {published[-1].step}" if published else "to do"
+    if job.state == "stopped":
+        return f"stopped by a gate at step {job.steps_done}"
+    saved = [path.parent.name for path in (prepared.run / job.stage / "state").glob("checkpoint-*/complete.json")]
+    steps = [int(name.removeprefix("checkpoint-")) for name in saved]
+    return f"resumes at step {max(steps)}" if steps else "to do"
 
 
 # --- the plan ---
@@ -239,11 +253,9 @@ def make_plan(prepared: Prepared) -> Plan:
             name=name,
             kind=stage.kind,
             start=stage.from_ or "model",
-            data=stage.data,
             arithmetic=prepared.arithmetic[name],
             counts=prepared.counts(name),
             global_batch_size=stage.global_batch_size,
-            learning_rate=stage.learning_rate,
             suites=recipe.asked_at(name),
             state=state[name],
         )
@@ -259,13 +271,17 @@ def make_plan(prepared: Prepared) -> Plan:
         path=os.path.relpath(prepared.loaded.path, prepared.loaded.root),
         out=os.path.relpath(prepared.run),
         model=_model_words(recipe.model),
-        device=f"{len(gpus)} GPU" if gpus else f"the CPU, {os.cpu_count()} cores, float32",
+        device=_device_words(gpus, recipe.model.dtype),
         stages=stages,
-        looks=prepared.looks,
-        cases=cases,
         result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
         warnings=plan.warnings(recipe, prepared.looks, cases),
     )
+
+
+def _device_words(gpus: Sequence[str], dtype: str) -> str:
+    if not gpus:
+        return f"the CPU, {os.cpu_count()} cores, {'float32' if dtype == 'auto' else dtype}"
+    return "one GPU" + (f" of {len(gpus)}" if len(gpus) > 1 else "")
 
 
 def _model_words(model: spec.Model) -> str:

@@ -47,14 +47,21 @@ class Prober:
         """Put the verdicts that the prober wrote into the run; those they replace are kept in `superseded/`.
 
         Raises:
-            TrainingFailed: the prober wrote none, or not for every suite.
+            TrainingFailed: the prober wrote none, or not for every suite, or not for every case of one.
         """
         fresh, path = self._fresh(checkpoint), checkpoints.verdict_path(checkpoint.path)
         asked = verdicts.read(fresh) if fresh.exists() else None
+        fresh.unlink(missing_ok=True)  # what is refused now must not be taken for the next prober's
         missing = [name for name in suites if asked is None or asked.asked(name) is None]
         if asked is None or missing:
             raise TrainingFailed(
                 f"probing {checkpoint.label} gave no verdicts for {', '.join(missing)}; the end of its log:\n{log_tail}"
+            )
+        partly = [name for name in suites if not _asked_whole(asked, name)]
+        if partly:
+            raise TrainingFailed(
+                f"probing {checkpoint.label} left out cases of {', '.join(partly)}: something chose among the tests "
+                f"or ended them early, for example a conftest.py; the end of its log:\n{log_tail}"
             )
         before = self._standings.verdicts(checkpoint)
         if before is not None:
@@ -62,5 +69,13 @@ class Prober:
                 self._superseded.copy(path)
             asked = before.replaced_by(asked)
         verdicts.write(path, asked)
-        fresh.unlink()
         return asked
+
+
+def _asked_whole(file: VerdictFile, suite: str) -> bool:
+    """Whether every case of a suite was asked; one that could not be collected or asked is all errors, and is red."""
+    asked = file.asked(suite)
+    if asked is not None and asked.key:
+        return True
+    outcomes = {verdict.outcome for verdict in file.of(suite)}
+    return outcomes == {"error"}

@@ -55,10 +55,11 @@ class Screen:
             self._console.height,
         )
 
-    def _line(self, text: str) -> None:
-        """A line for a log; a live screen shows the same in its own way."""
-        if self._live is None:
-            self._console.print(Text(text), soft_wrap=True)
+    def _line(self, text: str, *, also_live: bool = False) -> None:
+        """A line for a log. A live screen shows the same in its own way, but for what it has no place for, which stays
+        above it."""
+        if self._live is None or also_live:
+            self._console.print(Text(text, style=show.DIM if also_live else ""), soft_wrap=True)
 
     # --- what happens, in the order it does ---
 
@@ -68,16 +69,16 @@ class Screen:
         self._console.print()
         self._title = plan.recipe
         self._suites = tuple(dict.fromkeys(suite for stage in plan.stages for suite in stage.suites))
-        self._stages = {
-            stage.name: StageProgress(stage.name, stage.kind, stage.arithmetic.total_steps) for stage in plan.stages
-        }
+        self._stages = {stage.name: StageProgress(stage.name, stage.arithmetic.total_steps) for stage in plan.stages}
         if self._live is not None:
             self._live.start()
 
     def nothing_to_train(self, recipe: spec.Recipe) -> None:
         """Every stage is done; what is left is to judge, and to ask the suites that changed."""
         self._title, self._suites = recipe.recipe, tuple(recipe.probes)
-        self._stages = {name: StageProgress(name, stage.kind, 1) for name, stage in recipe.stages.items()}
+        self._stages = {name: StageProgress(name, 1) for name in recipe.stages}
+        if self._live is not None:
+            self._live.start()
 
     def stage(self, name: str, state: str, why: str = "") -> None:
         """A stage entered a state."""
@@ -85,7 +86,7 @@ class Screen:
         progress.state, progress.note = state, why
         if state in ("done", "skipped"):
             progress.step = progress.total_steps
-        self._line(f"stage {name}: {state}" + (f" ({why})" if why else ""))
+        self._line(f"stage {name}: {state}" + (f" ({why})" if why else ""), also_live=bool(why))
 
     def started(self, event: Started) -> None:
         """A trainer takes its first step."""
@@ -93,7 +94,8 @@ class Screen:
         progress.state, progress.step, progress.total_steps = "running", event.step, event.total_steps
         self._line(
             f"stage {event.stage}: {event.parameters:,} parameters, {event.dtype} on {event.device}, "
-            f"attention {event.attention}"
+            f"attention {event.attention}",
+            also_live=True,
         )
 
     def logged(self, event: Logged) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from runner import checkpoints, jobs, launch, plan, recipe, spec
+from runner.atomic import publish_text
 from runner.children import Child, Host
 from runner.console import CheckpointRow
 from runner.ending import ending
@@ -26,9 +27,19 @@ from runner.errors import (
     UserError,
 )
 from runner.events import Event, Finished, Follower, GateJudged, Journal, Logged, Probed, Published, StageState, Started
-from runner.folder import Superseded, check_owner, write_run, write_text, writing
+from runner.folder import Superseded, check_owner, write_run, writing
 from runner.jobs import Job
-from runner.preparation import Prepared, inputs_of, make_plan, new_job, run_record, start_of, states, write_data
+from runner.preparation import (
+    Prepared,
+    inputs_of,
+    make_plan,
+    new_job,
+    run_record,
+    start_of,
+    states,
+    visible_gpus,
+    write_data,
+)
 from runner.prober import Prober
 from runner.progress import Screen
 from runner.recipe import Loaded
@@ -54,7 +65,11 @@ def run(loaded: Loaded, out: Path, screen: Screen) -> int:
 
 
 class _Stopped(Exception):
-    """A gate with `on_fail: stop` is red; the message names it."""
+    """A gate with `on_fail: stop` is red at a checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        super().__init__(checkpoint.label)
 
 
 class _Session:
@@ -97,23 +112,23 @@ class _Session:
             write_data(self._prepared, self._superseded)
             self._screen.nothing_to_train(self._recipe)
         head = f"# The resolved recipe of this run, as recipe run wrote it. format_version: {spec.FORMAT_VERSION}\n"
-        write_text(self._out / "recipe.yaml", head + recipe.dump(self._prepared.loaded))
+        publish_text(self._out / "recipe.yaml", head + recipe.dump(self._prepared.loaded))
         write_run(self._out, run_record(self._prepared, looks))
         self._standings = Standings(self._recipe, self._out, looks)
         self._prober = Prober(self._recipe, self._prepared.loaded.root, self._out, self._standings, self._superseded)
-        stopped = ""
+        stopped_at: Checkpoint | None = None
         try:
             for name in self._recipe.stages:
                 self._stage(name)
         except _Stopped as stop:
-            stopped = str(stop)
+            stopped_at = stop.checkpoint
         wall = time.monotonic() - self._began
         seconds = {
             "training": self._training_s,
             "generating": self._generating_s,
             "all else": wall - self._training_s - self._generating_s,
         }
-        last = ending(self._prepared.loaded, self._standings, self._out, seconds, stopped)
+        last = ending(self._prepared.loaded, self._standings, self._out, seconds, stopped_at)
         self._screen.ended(last)
         return last.exit_code
 
@@ -124,7 +139,10 @@ class _Session:
                 then.append(launch.PREFERENCE_TRAINER)
             root = self._prepared.loaded.root
             log = self._out / "events" / "host.log"
-            self._host = self._stack.enter_context(Host(launch.host_argv(first, then), launch.environment(), log, root))
+            environment = dict(launch.environment())
+            if len(visible_gpus()) > 1:  # a trainer takes all it sees, and one process is all this version starts
+                environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+            self._host = self._stack.enter_context(Host(launch.host_argv(first, then), environment, log, root))
         return self._host
 
     # --- a stage ---
@@ -142,8 +160,8 @@ class _Session:
         checkpoints.remove_unfinished(self._out / name)
         go_on = True
         for checkpoint in self._standings.checkpoints(name):
-            go_on = self._probe(checkpoint)
-        if job.state == "done":
+            go_on = self._probe(checkpoint) and go_on
+        if go_on and job.state == "done":
             self._tell_stage(name, "skipped", "nothing changed")
             return
         if go_on and not self._all_published(job):
@@ -163,15 +181,16 @@ class _Session:
         self._tell_stage(name, "changed", why)
 
     def _finish(self, job: Job, go_on: bool) -> None:
-        steps = self._standings.checkpoints(job.stage)[-1].step
+        last = self._standings.checkpoints(job.stage)[-1]
+        folder = self._out / job.stage
         if not go_on:
-            jobs.write(self._out / job.stage, job.ended("stopped", steps))
-            self._tell_stage(job.stage, "stopped", f"a gate with on_fail: stop is red at {job.stage}@{steps}")
-            raise _Stopped(f"stopped at {job.stage}@{steps}: a gate with on_fail: stop is red")
-        jobs.write(self._out / job.stage, job.ended("done", steps))
-        shutil.rmtree(
-            self._out / job.stage / "state", ignore_errors=True
-        )  # what resuming needed; nothing is left to do
+            # a stage that had taken all its steps stays done: only what comes after it does not run
+            state: jobs.State = "done" if self._all_published(job) else "stopped"
+            jobs.write(folder, job.ended(state, last.step))
+            self._tell_stage(job.stage, "stopped", f"a gate with on_fail: stop is red at {last.label}")
+            raise _Stopped(last)
+        jobs.write(folder, job.ended("done", last.step))
+        shutil.rmtree(folder / "state", ignore_errors=True)  # only resuming needs it, and nothing is left to do
         self._tell_stage(job.stage, "done")
 
     def _tell_stage(self, name: str, state: str, why: str = "") -> None:
@@ -220,8 +239,10 @@ class _Session:
                 jobs.write_decision(self._out / event.stage, event.step, go_on=self._go_on)
 
     def _check_trainer(self, child: Child) -> None:
-        if self._signals:
+        if self._signals and child.exit_code in (0, EXIT_INTERRUPTED):
             raise Interrupted("interrupted: state is saved, the same command resumes")
+        if self._signals and child.exit_code == -signal.SIGTERM:
+            raise Interrupted("interrupted before the trainer took a step: the same command starts again")
         if child.exit_code == EXIT_USER_ERROR:
             raise UserError(child.log_tail())
         if child.exit_code == EXIT_INTERRUPTED:
@@ -263,7 +284,7 @@ class _Session:
                 host.signal(child, signal.SIGKILL)
         if self._signals:
             raise Interrupted("interrupted while probing: the same command resumes")
-        if child.exit_code not in (0, 1):
+        if child.exit_code not in (0, 1, 5):  # 5: nothing was collected, which the verdicts say
             raise TrainingFailed(
                 f"probing {checkpoint.label} {_how_it_ended(child)}; the end of {log}:\n{child.log_tail()}"
             )

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 FORMAT_VERSION = 1
-"""Version of every file a run writes."""
+"""Of a run's resolved recipe and of its `data/`. Every other file has the version of the module that owns it."""
 
 NAME_PATTERN = r"^[A-Za-z][A-Za-z0-9_-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -90,6 +90,8 @@ class Model(Block):
             raise ValueError("config needs model_type, for example qwen3")
         if self.config is not None and self.tokenizer is None:
             raise ValueError("a model made from config needs a tokenizer")
+        if self.path is not None and isinstance(self.tokenizer, Tokenizer):
+            raise ValueError("tokenizer cannot be trained here: the weights at path know the ids of their own one")
         return self
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner import checkpoints, gate, jobs, spec, verdicts
-from runner.errors import UserError
+from runner.errors import UserError, printable
 from runner.events import Follower, Logged
 from runner.gate import Decision
 from runner.spec import parse_ref
@@ -62,6 +62,15 @@ class Standings:
         published = self.checkpoints(ref.stage)
         if not published:
             raise UserError(f"{reference}: stage {ref.stage} has no checkpoint", hint="did it finish?")
+        found = self._find(ref, published)
+        if found is None:
+            have = ", ".join(checkpoint.label for checkpoint in published)
+            raise UserError(f"{reference}: no such checkpoint was published", expected=f"one of {have}")
+        return found
+
+    def _find(self, ref: spec.Ref, published: Sequence[Checkpoint]) -> Checkpoint | None:
+        if not published:
+            return None
         if ref.which == "last":
             return published[-1]
         if ref.which == "best":
@@ -71,30 +80,50 @@ class Standings:
                 return checkpoint
             if ref.which == "epoch" and abs(checkpoints.read_manifest(checkpoint.path).epoch - ref.number) < 1e-6:
                 return checkpoint
-        have = ", ".join(checkpoint.label for checkpoint in published)
-        raise UserError(f"{reference}: no such checkpoint was published", expected=f"one of {have}")
+        return None
 
     def _best(self, published: Sequence[Checkpoint]) -> Checkpoint:
-        """Highest pass rate of the `best:` suite; ties go to the earlier checkpoint."""
-        assert self._recipe.best is not None  # checked where the recipe is loaded
+        """Highest pass rate of the `best:` suite; ties go to the earlier checkpoint.
+
+        Raises:
+            UserError: the suite cannot tell: it ended in errors, or has no verdicts at all.
+        """
+        suite = self._recipe.best
+        assert suite is not None  # checked where the recipe is loaded
         rates = []
         for checkpoint in published:
             file = self.verdicts(checkpoint)
-            tally = gate.count(file.of(self._recipe.best)) if file else None
-            rates.append(-1.0 if tally is None or tally.rate is None else tally.rate)
+            found = file.of(suite) if file else ()
+            broken = next((verdict for verdict in found if verdict.outcome == "error"), None)
+            if broken is not None:
+                raise UserError(
+                    f"{checkpoint.stage}@best cannot be chosen: suite {suite} ended in an error at {checkpoint.label}, "
+                    f"case {broken.case_id}: {printable(broken.reason)}",
+                    hint="mend the probe and run again: only it is asked again",
+                )
+            rate = gate.count(found).rate
+            rates.append(-1.0 if rate is None else rate)
+        if max(rates) < 0:
+            raise UserError(f"{published[0].stage}@best cannot be chosen: suite {suite} has no verdicts there")
         return published[rates.index(max(rates))]
 
     def baseline_of(self, checkpoint: Checkpoint, rule: spec.Gate | None) -> Checkpoint | None:
-        """What a checkpoint is compared with: the gate's own baseline, else the one its stage started from."""
+        """What a checkpoint is compared with: the gate's own baseline, else the one its stage started from.
+
+        None where that is not published before `checkpoint`: recorded then, and not failed.
+        """
         if rule is not None and rule.baseline is not None:
             ref = parse_ref(rule.baseline)
-            # the stage it names may come later: then there is none yet, which is recorded and not failed
-            return self.resolve(rule.baseline) if ref and self.checkpoints(ref.stage) else None
+            found = self._find(ref, self.checkpoints(ref.stage)) if ref else None
+            return found if found and self._order(found) < self._order(checkpoint) else None
         parent = checkpoints.read_manifest(checkpoint.path).parent
         ref = parse_ref(parent.label) if parent else None
         if ref is None or ref.stage not in self._recipe.stages:
             return None
         return next((found for found in self.checkpoints(ref.stage) if found.step == ref.number), None)
+
+    def _order(self, checkpoint: Checkpoint) -> tuple[int, int]:
+        return list(self._recipe.stages).index(checkpoint.stage), checkpoint.step
 
     def gate_of(self, suite: str, file: VerdictFile) -> spec.Gate | None:
         """The gate in force: the recipe's, else the one written in the probe file."""
@@ -141,12 +170,6 @@ class Standings:
         """The verdicts of a suite at a checkpoint, or None where it was not asked there."""
         file = self.verdicts(checkpoint)
         return file.of(suite) if file and file.asked(suite) else None
-
-    def asked_everywhere(self, checkpoint: Checkpoint) -> bool:
-        """Whether every suite that the recipe asks at this checkpoint's stage has verdicts there."""
-        file = self.verdicts(checkpoint)
-        wanted = self._recipe.asked_at(checkpoint.stage)
-        return not wanted or (file is not None and all(file.asked(suite) for suite in wanted))
 
     def losses(self) -> dict[str, float]:
         """The training loss recorded last at or before each checkpoint, by label."""

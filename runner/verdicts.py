@@ -8,12 +8,12 @@ nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from runner.atomic import publish_text
 from runner.errors import UserError, Where
 
 FORMAT_VERSION = 1
@@ -107,12 +107,9 @@ def write(path: Path, file: VerdictFile) -> None:
         *({"kind": "suite", **asdict(asked)} for asked in file.suites),
         *({"kind": "verdict", **asdict(verdict)} for verdict in file.verdicts),
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     # surrogates can come out of a broken tokenizer; they are escaped, so that the file is always valid UTF-8
     text = "".join(json.dumps(row, ensure_ascii=not _is_utf8(row), allow_nan=True) + "\n" for row in rows)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    publish_text(path, text)
 
 
 def _is_utf8(row: Mapping[str, Any]) -> bool:

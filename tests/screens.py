@@ -35,7 +35,7 @@ def lines(shown: RenderableType, width: int = 80) -> list[str]:
 
 
 def counts(rows: int, tokens: int, supervised: int, **other: int) -> Counts:
-    none = {"truncated": 0, "dropped": 0, "unknown": 0, "empty": 0, "longest": 30}
+    none = {"truncated": 0, "dropped": 0, "unknown": 0}
     return Counts(rows=rows, tokens=tokens, supervised=supervised, **{**none, **other})
 
 
@@ -43,11 +43,9 @@ BASE = StagePlan(
     name="base",
     kind="pretrain",
     start="model",
-    data=("entries",),
     arithmetic=Arithmetic(2000, 63, 1890, (500, 1000, 1890), 32, 1),
     counts=counts(60000, 2_150_000, 2_090_000),
     global_batch_size=32,
-    learning_rate=3e-3,
     suites=(),
     state="done",
 )
@@ -55,11 +53,9 @@ QA = StagePlan(
     name="qa",
     kind="sft",
     start="base@last",
-    data=("questions.train",),
     arithmetic=Arithmetic(500, 32, 96, tuple(range(10, 100, 10)), 8, 2),
     counts=counts(1500, 39_000, 21_000, truncated=3, unknown=1200),
     global_batch_size=16,
-    learning_rate=3e-4,
     suites=("select", "held_out"),
     state="changed: learning_rate 0.0003 -> 0.001",
 )
@@ -70,8 +66,6 @@ PLAN = Plan(
     model="new qwen3, hidden_size 128",
     device="the CPU, 2 cores, float32",
     stages=(BASE, QA),
-    looks={"held_out": 9},
-    cases={"held_out": 300},
     result="the gates of qa@best set the exit code",
     warnings=("probes.select both chooses @best and gates: choosing by it flatters its own result",),
 )

@@ -158,9 +158,11 @@ def test_the_exit_code_of_a_run_is_that_of_its_result(code: int) -> None:
     assert cli._guarded(lambda: code) == code
 
 
-def test_an_error_of_this_project_is_a_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
-        cli._guarded(lambda: 1 / 0)
+def test_a_fault_of_this_project_is_a_traceback_and_not_taken_for_a_red_gate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli._guarded(lambda: 1 / 0) == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["schema"], ["plan", "recorded.yaml"]], ids=["click", "rich"])

@@ -48,6 +48,7 @@ ENDING = Ending(
     result_baseline="qa@32",
     result=[decision(None, 195, 5, suite="select"), RED, decision(None, 0, suite="rules")],
     turned=["held_out turned at qa@64: 99.7 % at qa@32, 47.0 % here"],
+    also_red=(),
     regressions=[("held_out at qa@96 against qa@32", LOST)],
     seconds={"training": 61.2, "generating": 8.24, "all else": 3725.0},
     commands=["pytest probes --ckpt results/zhdict/qa/ckpt-96"],
@@ -180,9 +181,9 @@ def test_many_suites_fit_the_terminal_and_none_is_lost() -> None:
 
 def test_the_live_screen_shows_where_it_is_the_matrix_and_the_latest_flip() -> None:
     stages = [
-        StageProgress("base", "pretrain", 1890, "done", 1890, [3.0, 2.0, 1.0]),
-        StageProgress("qa", "sft", 96, "running", 32, [0.5, 0.4, 0.3], 24_000, 12.0),
-        StageProgress("prefer", "dpo", 63),
+        StageProgress("base", 1890, "done", 1890, [3.0, 2.0, 1.0]),
+        StageProgress("qa", 96, "running", 32, [0.5, 0.4, 0.3], 24_000, 12.0),
+        StageProgress("prefer", 63),
     ]
     shown = lines(
         run_screen("zhdict", 75.3, stages, ROWS, ["select", "held_out"], flip_lines("held_out", LOST, 1)[:3], 24)
@@ -204,7 +205,7 @@ zhdict  1:15
 
 def test_the_live_screen_fits_the_height_of_the_terminal() -> None:
     rows = [CheckpointRow(f"qa@{number}", 0.5, {}) for number in range(100)]
-    assert len(lines(run_screen("r", 1.0, [StageProgress("qa", "sft", 100)], rows, [], [], 20))) <= 20
+    assert len(lines(run_screen("r", 1.0, [StageProgress("qa", 100)], rows, [], [], 20))) <= 20
 
 
 # --- the end ---

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import spec
+from runner.asking import ascii_id
 from runner.data import datasets
 from runner.data.datasets import Datasets
 from runner.errors import BadData
@@ -132,6 +133,38 @@ def test_rejected_texts_that_are_always_right_are_an_error_naming_the_row(tmp_pa
         same.get("pairs").pairs()
 
 
+CAPITALS = [{"country": f"c{at}", "capital": f"C{at % 20}"} for at in range(21)]
+ASKED = {"prompt": "{{ country }}?", "completion": "{{ capital }}"}
+
+
+def test_a_rejected_text_of_other_alone_may_be_right_for_another_prompt_and_not_for_this_one(tmp_path: Path) -> None:
+    rows = [*CAPITALS, {"country": "c0", "capital": "C7"}]  # two answers to one prompt
+    pairs = {"rows": "chars", **ASKED, "rejected": "{{ other.capital }}"}
+    found = build(tmp_path, rows, pairs=pairs).get("pairs").pairs()
+    right: dict[str, set[str]] = {}
+    for pair in found:
+        right.setdefault(pair.prompt, set()).add(pair.chosen)
+    assert len(found) == 22
+    assert right["c0?"] == {"C0", "C7"}
+    assert not [pair for pair in found if pair.rejected in right[pair.prompt]]
+    assert {pair.rejected for pair in found} <= {pair.chosen for pair in found}
+
+
+def test_a_rejected_text_that_names_its_row_is_never_let_through_because_all_draws_are_right(tmp_path: Path) -> None:
+    rows = [{"country": "x", "capital": "a", "also": "b"}, {"country": "x", "capital": "b", "also": "a"}]
+    said = {"prompt": "{{ country }} {{ capital }}?", "completion": "{{ country }}: {{ capital }}"}
+    pairs = {"rows": "chars", **said, "rejected": "{{ country }}: {{ other.capital }}"}
+    with pytest.raises(BadData, match="no other row gives a text that is not also the completion of a row"):
+        build(tmp_path, rows, pairs=pairs).get("pairs").pairs()
+
+
+def test_the_rejected_texts_of_a_row_do_not_depend_on_the_rows_asked_before(tmp_path: Path) -> None:
+    pairs = {"rows": "chars", **ASKED, "rejected": ["{{ other.capital }}", "{{ country }}{{ other.capital }}"]}
+    whole, backwards = (build(tmp_path, CAPITALS, pairs=pairs).get("pairs") for _ in range(2))
+    found = [list(backwards._pairs_of(position)) for position in reversed(range(len(CAPITALS)))]
+    assert whole.pairs() == [pair for of_row in reversed(found) for pair in of_row]
+
+
 @pytest.mark.parametrize("value", [None, ["a"], {"a": 1}])
 def test_an_empty_value_or_a_list_is_never_written_into_a_text(tmp_path: Path, value: object) -> None:
     data = build(tmp_path, [{"char": "x", "radical": value}], questions={"rows": "chars", **QUESTION})
@@ -147,7 +180,7 @@ def test_a_field_that_a_row_lacks_is_an_error_with_its_line(tmp_path: Path) -> N
 
 def test_case_ids_are_the_id_column_else_the_split_key_else_a_digest(tmp_path: Path) -> None:
     def ids(data: Datasets) -> list[str]:
-        return [case["id"] for case in data.get("chars").cases()]
+        return [ascii_id(str(case["id"])) for case in data.get("chars").cases()]  # a column stays as it is written
 
     assert ids(build(tmp_path, [{"id": 7}, {"id": "a b"}])) == ["7", "U+0061_U+0020_U+0062"]
     assert ids(split_chars(tmp_path, rows=[{"char": "歆"}, {"char": "a-1"}, {"char": "歆"}])) == [
@@ -181,9 +214,9 @@ def test_splits_are_written_with_every_column_and_the_written_texts(tmp_path: Pa
 
 def test_a_digest_follows_the_file_the_templates_and_the_seed_and_nothing_else(tmp_path: Path) -> None:
     def digest(rows: list[dict[str, Any]] = ROWS, seed: int = 1, ref: str = "questions", **changed: str) -> str:
-        return split_chars(
-            tmp_path, seed, rows, questions={"rows": "chars", **QUESTION, **changed}, more={"path": "x"}
-        ).digest(ref)
+        questions = {"rows": "chars", **QUESTION, **changed}
+        made = split_chars(tmp_path, seed, rows, questions=questions, more={"path": "x"})
+        return made.get(ref).digest()
 
     assert digest() == digest()
     others = {digest(ROWS[1:]), digest(seed=2), digest(prompt="{{ char }}"), digest(ref="questions.train"), digest()}

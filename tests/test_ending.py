@@ -10,7 +10,7 @@ from runner.console import Ending
 from runner.ending import ending
 from runner.events import Journal, Logged
 from runner.recipe import Loaded
-from runner.standings import Standings
+from runner.standings import Checkpoint, Standings
 from tests.recorded import RECIPE, ask, project, publish, verdict_file
 
 BASE = Parent("base@8", "../base/ckpt-8", "w")
@@ -27,8 +27,8 @@ class Recorded:
         for step, (select, held_out) in at.items():
             ask(publish(self.run, "qa", step, parent=BASE), select=select, held_out=held_out)
 
-    def end(self, stopped: str = "") -> Ending:
-        return ending(self.loaded, Standings(self.loaded.spec, self.run, {}), self.run, SECONDS, stopped)
+    def end(self, stopped_at: Checkpoint | None = None) -> Ending:
+        return ending(self.loaded, Standings(self.loaded.spec, self.run, {}), self.run, SECONDS, stopped_at)
 
 
 def test_a_green_result_ends_with_exit_code_0(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_without_result_the_last_checkpoint_of_the_last_stage_decides(tmp_path: 
 def test_the_checkpoint_where_a_gated_suite_turned_is_named_once(tmp_path: Path) -> None:
     held = {2: "pppppppm", 4: "pppppppp", 6: "ppppppmm", 8: "mmmmmmpp", 10: "mmmmmmmm"}
     end = Recorded(tmp_path, {step: (outcomes, outcomes) for step, outcomes in held.items()}).end()
-    assert end.turned == ["held_out turned at qa@8: 100 % at qa@4, 25.0 % here"]
+    assert end.turned == ["held_out turned at qa@10: 100 % at qa@4, 0 % here"]
 
 
 def test_a_fall_that_chance_explains_is_no_turn(tmp_path: Path) -> None:
@@ -73,9 +73,11 @@ def test_a_fall_that_chance_explains_is_no_turn(tmp_path: Path) -> None:
     assert end.turned == []
 
 
-def test_a_run_that_was_stopped_has_no_result_and_is_red(tmp_path: Path) -> None:
-    end = Recorded(tmp_path, {2: ("pppp", "pppp")}).end("stopped at qa@2: a gate with on_fail: stop is red")
-    assert (end.exit_code, end.result_label, end.result, end.commands) == (1, "", (), [])
+def test_a_run_that_was_stopped_shows_the_checkpoint_where_it_was_and_is_red(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path, {2: ("pppp", "pppm")})
+    end = recorded.end(Checkpoint("qa", 2, recorded.run / "qa" / "ckpt-2"))
+    assert (end.exit_code, end.result_label) == (1, "qa@2")
+    assert [decision.suite for decision in end.result] == ["select", "held_out"]
     assert end.stopped == "stopped at qa@2: a gate with on_fail: stop is red"
 
 
@@ -103,4 +105,4 @@ def test_a_suite_that_left_the_recipe_is_not_judged_any_more(tmp_path: Path) -> 
 def test_what_to_type_next_is_relative_to_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(tmp_path, {2: ("pppp", "pppp")})
     monkeypatch.chdir(tmp_path)
-    assert recorded.end().commands[0] == "pytest probes --ckpt run/qa/ckpt-2"
+    assert recorded.end().commands[0] == "pytest p/probes --ckpt run/qa/ckpt-2"

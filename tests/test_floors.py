@@ -14,7 +14,7 @@ RUNNER = ROOT / "runner"
 TABLE = """
 | floor | modules |
 |---|---|
-| 0 | `errors` |
+| 0 | `errors` · `atomic` |
 | 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `repetition` |
 | 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` |
 | 3 | `check` · `plan` · `jobs` · `model` · `starter` |

@@ -25,7 +25,6 @@ RECORD = RunRecord(
     git_commit=None,
     data={"questions": "ab"},
     looks={"held_out": 3},
-    gated_suites=1,
 )
 
 

@@ -53,6 +53,6 @@ def test_a_job_file_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None
 def test_a_trainer_waits_until_the_parent_has_decided(tmp_path: Path) -> None:
     assert jobs.read_decision(tmp_path, 4) is None
     jobs.write_decision(tmp_path, 4, go_on=True)
-    jobs.write_decision(tmp_path, 8, go_on=False, why="held_out is red")
+    jobs.write_decision(tmp_path, 8, go_on=False)
     assert (jobs.read_decision(tmp_path, 4), jobs.read_decision(tmp_path, 8)) == (True, False)
     assert sorted(os.listdir(tmp_path / "state")) == ["decision-4.json", "decision-8.json"]

@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from runner import launch
 
 
@@ -23,6 +25,14 @@ def test_a_child_has_this_environment_without_telemetry_and_without_the_working_
     assert environment["PATH"] == os.environ["PATH"]
     assert (environment["PYTHONSAFEPATH"], environment["HF_HUB_DISABLE_TELEMETRY"]) == ("1", "1")
     assert environment["TOKENIZERS_PARALLELISM"] == "false"
+
+
+def test_what_steers_pytest_by_hand_does_not_steer_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-x -k something")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    assert not {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"} & set(launch.environment())
+    argv = launch.probe_argv(Path("/p/r/qa/ckpt-8"), ["a.py"], ["a"], Path("/p/r/v.jsonl"), Path("/p"))
+    assert argv[argv.index("-o") + 1] == "addopts="
 
 
 def test_a_trainer_is_told_its_run_and_its_stage() -> None:

@@ -50,23 +50,22 @@ def test_a_part_of_an_epoch_rounds_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "devices", "expected"),
+    ("written", "expected"),
     [
-        ({"global_batch_size": 32}, 1, (32, 1)),
-        ({"global_batch_size": 32, "micro_batch_size": 8}, 1, (8, 4)),
-        ({"global_batch_size": 32, "micro_batch_size": 12}, 1, (8, 4)),
-        ({"global_batch_size": 32, "micro_batch_size": 64}, 1, (32, 1)),
-        ({"global_batch_size": 32}, 4, (8, 1)),
-        ({"global_batch_size": 32, "micro_batch_size": 3}, 4, (2, 4)),
-        ({"global_batch_size": 7, "micro_batch_size": 6}, 1, (1, 7)),
+        ({"global_batch_size": 32}, (32, 1)),
+        ({"global_batch_size": 32, "micro_batch_size": 8}, (8, 4)),
+        ({"global_batch_size": 32, "micro_batch_size": 12}, (8, 4)),
+        ({"global_batch_size": 32, "micro_batch_size": 64}, (32, 1)),
+        ({"global_batch_size": 32, "micro_batch_size": 3}, (2, 16)),
+        ({"global_batch_size": 7, "micro_batch_size": 6}, (1, 7)),
     ],
 )
-def test_the_global_batch_is_kept_exactly_on_any_hardware(
-    written: dict[str, object], devices: int, expected: tuple[int, int]
+def test_the_global_batch_is_kept_exactly_whatever_fits_into_memory(
+    written: dict[str, object], expected: tuple[int, int]
 ) -> None:
-    numbers = plan.arithmetic(sft(**written), 1000, devices)
+    numbers = plan.arithmetic(sft(**written), 1000)
     assert (numbers.per_device_batch_size, numbers.accumulation_steps) == expected
-    assert math.prod(expected) * devices == written["global_batch_size"]
+    assert math.prod(expected) == written["global_batch_size"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,9 @@ def inputs(
     made: spec.Recipe, name: str = "qa", digest: str = "d1", weights: str = "w1", key: str = "k1"
 ) -> dict[str, str]:
     start = Parent("base@4", "../base/ckpt-4", weights) if name == "qa" else None
-    return plan.stage_inputs(made, name, data={"questions": digest}, start=start, start_key=key, tokenizer="t")
+    return plan.stage_inputs(
+        made, name, data={"questions": digest}, start=start, start_key=key, tokenizer="t", weights=""
+    )
 
 
 def with_qa(**written: object) -> spec.Recipe:
@@ -132,8 +133,14 @@ def test_what_no_weight_depends_on_makes_no_other_stage() -> None:
 def test_the_first_stage_depends_on_the_model_and_its_tokenizer() -> None:
     before = inputs(recipe(), "base")
     assert plan.changed(before, inputs(recipe(model={"path": "other"}), "base")) == "model"
-    now = plan.stage_inputs(recipe(), "base", data={"questions": "d1"}, start=None, start_key="", tokenizer="t2")
+    now = plan.stage_inputs(
+        recipe(), "base", data={"questions": "d1"}, start=None, start_key="", tokenizer="t2", weights=""
+    )
     assert plan.changed(before, now) == "tokenizer t -> t2"
+    now = plan.stage_inputs(
+        recipe(), "base", data={"questions": "d1"}, start=None, start_key="", tokenizer="t", weights="w"
+    )
+    assert plan.changed(before, now) == "weights  -> w"
 
 
 def test_only_a_preference_stage_depends_on_the_version_of_trl() -> None:

@@ -27,8 +27,9 @@ class Recorded:
         standings = Standings(self.loaded.spec, self.run, {})
         return Prober(self.loaded.spec, self.loaded.root, self.run, standings, Superseded(self.run))
 
-    def answer(self, **suites: str) -> VerdictFile:
-        """What the pytest process does: it writes verdicts where it was told to, each suite with its key."""
+    def answer(self, *, whole: bool = True, **suites: str) -> VerdictFile:
+        """What the pytest process does: it writes verdicts where it was told to, each suite that was asked whole with
+        its key."""
         argv = self.prober().argv(self.at, list(suites))
         made = verdict_file("qa@2", **suites)
         cases = {"select": "train", "held_out": "held_out"}
@@ -38,7 +39,9 @@ class Recorded:
                 key=suite_key(
                     self.loaded.root / "probes" / "test_chars.py",
                     cases=self.run / "data" / f"questions.{cases[suite.suite]}.jsonl",
-                ),
+                )
+                if whole
+                else "",
             )
             for suite in made.suites
         )
@@ -129,3 +132,26 @@ def test_a_suite_without_verdicts_is_named_and_the_run_is_left_as_it_was(recorde
     with pytest.raises(TrainingFailed, match="^probing qa@2 gave no verdicts for held_out; the end of its log:"):
         recorded.prober().take(recorded.at, ["select", "held_out"], "")
     assert not verdict_path(recorded.at.path).exists()
+
+
+def test_a_suite_that_was_asked_in_part_is_refused_and_the_run_is_left_as_it_was(recorded: Recorded) -> None:
+    recorded.answer(whole=False, select="pm")
+    with pytest.raises(TrainingFailed) as caught:
+        recorded.prober().take(recorded.at, ["select"], "1 passed, 7 deselected")
+    assert str(caught.value) == (
+        "probing qa@2 left out cases of select: something chose among the tests or ended them early, for example a "
+        "conftest.py; the end of its log:\n1 passed, 7 deselected"
+    )
+    assert not list(verdict_path(recorded.at.path).parent.iterdir())
+
+
+def test_a_suite_that_could_not_be_asked_is_all_errors_and_is_taken(recorded: Recorded) -> None:
+    recorded.answer(whole=False, select="e")
+    recorded.prober().take(recorded.at, ["select"], "")
+    assert recorded.prober().due(recorded.at) == ("select", "held_out")  # once it can be asked, it is
+
+
+def test_a_suite_of_which_no_case_was_asked_is_refused(recorded: Recorded) -> None:
+    recorded.answer(whole=False, select="", held_out="e")
+    with pytest.raises(TrainingFailed, match="^probing qa@2 left out cases of select: "):
+        recorded.prober().take(recorded.at, ["select", "held_out"], "")

@@ -12,7 +12,7 @@ STARTED = Started("qa", 0, 96, "cpu", "float32", "sdpa", 569_728)
 JUDGED = CheckpointRow(
     "qa@32", 0.5, {"held_out": decision(False, 4, 6, reasons=("4 of 10 passed",), lost=(flip("a", "b"),))}
 )
-ENDING = Ending([], [], "", "", (), (), (), {"training": 1.0}, (), "", 0)
+ENDING = Ending([], [], "", "", (), (), (), (), {"training": 1.0}, (), "", 0)
 
 
 def logged(step: int, total_tokens: int = 0) -> Logged:
@@ -75,7 +75,8 @@ def test_a_terminal_gets_a_live_screen_that_is_gone_at_the_end() -> None:
         screen.ended(ENDING)
     shown = text_of(made)
     assert "32/96" in shown
-    assert "stage qa:" not in shown  # the lines of a log
+    assert "attention sdpa" in shown  # has no place in the live screen, and stays above it
+    assert "qa 32/96 epoch" not in shown  # a line for a log
     assert "loss 0.2500 ▁" in shown
     assert "U+5FC3 held_out at qa@32 against qa@32" in shown.replace("\x1b[0m\x1b[90m", "").replace("\x1b[1m", "")
     assert shown.rstrip().endswith("green: exit code 0\x1b[0m")

@@ -240,7 +240,7 @@ def test_the_same_command_again_trains_nothing_without_torch_and_an_edited_probe
     assert all(
         (kept / path.relative_to(project.run)).read_bytes() == verdict_file for path, verdict_file in asked.items()
     )
-    assert sorted(str(path.relative_to(kept)) for path in kept.iterdir()) == ["prefer", "qa", "recipe.yaml"]
+    assert sorted(str(path.relative_to(kept)) for path in kept.iterdir()) == ["prefer", "qa", "recipe.yaml", "run.json"]
     assert all(verdict.outcome == "pass" for path in asked for verdict in verdicts.read(path).verdicts)
 
 
@@ -262,7 +262,10 @@ def test_a_changed_stage_and_those_below_move_to_superseded_and_those_above_stay
     kept = project.run / "superseded" / "1"
     assert weights(kept) == {label: sha for label, sha in before.items() if not label.startswith("base")}
     assert (kept / "qa" / "probes" / "ckpt-3.jsonl").read_bytes() == verdicts_before
-    assert "learning_rate: 0.001" in (kept / "recipe.yaml").read_text(encoding="utf-8")
+    kept_recipe = (kept / "recipe.yaml").read_text(encoding="utf-8")
+    assert "learning_rate: 0.001" in kept_recipe
+    assert "learning_rate: 0.002" not in kept_recipe
+    assert read_run(kept).data == read_run(project.run).data
     told = [(row["stage"], row["state"], row["why"]) for row in events(project.run, "run") if row["event"] == "stage"]
     assert ("qa", "changed", "learning_rate 0.001 -> 0.002") in told
     assert read_run(project.run).project_root == str(project.root)
@@ -271,7 +274,7 @@ def test_a_changed_stage_and_those_below_move_to_superseded_and_those_above_stay
 # --- killed, interrupted ---
 
 
-def test_a_run_that_was_killed_twice_and_interrupted_resumes_and_ends_with_the_undisturbed_weights(
+def test_a_run_that_was_killed_twice_and_interrupted_resumes_and_ends_with_the_undisturbed_weights_and_verdicts(
     finished: Project, tmp_path: Path
 ) -> None:
     root = tmp_path / "project"
@@ -320,6 +323,11 @@ def test_a_run_that_was_killed_twice_and_interrupted_resumes_and_ends_with_the_u
     expected = weights(finished.run)
     del expected["prefer@3"]
     assert weights(run) == expected
+    # the same seed, in another folder: the same replies to the last digit of a margin
+    for name in ("qa/probes/ckpt-3.jsonl", "qa/probes/ckpt-6.jsonl"):
+        mine, theirs = verdicts.read(run / name).verdicts, verdicts.read(finished.run / name).verdicts
+        assert mine == theirs
+        assert len(mine) == ROWS
     ends = [row for row in events(run, "train-base") if row["event"] == "finished"]
     undisturbed = [row for row in events(finished.run, "train-base") if row["event"] == "finished"]
     assert (ends[-1]["tokens"], ends[-1]["supervised_tokens"]) == (

@@ -82,7 +82,7 @@ def test_a_glob_reads_its_files_in_sorted_order_and_take_stops_early(tmp_path: P
     for name in ("b", "a"):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"x": "{name}1"}}\n{{"x": "{name}2"}}\n')
     assert [row.values["x"] for row in read(tmp_path, path="*.jsonl", take=3).rows] == ["a1", "a2", "b1"]
-    assert [file.path for file in read(tmp_path, path="*.jsonl").files] == ["a.jsonl", "b.jsonl"]
+    assert [row.file for row in read(tmp_path, path="*.jsonl").rows] == ["a.jsonl"] * 2 + ["b.jsonl"] * 2
 
 
 def test_a_column_can_be_used_as_a_field_and_keeps_its_name(tmp_path: Path) -> None:

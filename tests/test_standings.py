@@ -81,6 +81,23 @@ def test_a_gate_may_name_its_own_baseline(recorded: Recorded) -> None:
     assert baseline.label == "qa@4"
 
 
+@pytest.mark.parametrize("named", ["qa@last", "qa@4", "qa@6", "qa@epoch=7", "prefer@last"])
+def test_a_baseline_that_is_not_published_before_the_checkpoint_is_none_yet(recorded: Recorded, named: str) -> None:
+    rule = Gate(max_regression=0, baseline=named)
+    assert recorded.standings.baseline_of(checkpoint(recorded, "qa@4"), rule) is None
+
+
+def test_a_suite_that_ended_in_an_error_chooses_no_checkpoint(recorded: Recorded) -> None:
+    ask(publish(recorded.run, "qa", 8, parent=BASE), select="pppe")
+    with pytest.raises(UserError, match=r"^qa@best cannot be chosen: suite select ended in an error at qa@8, case c3"):
+        recorded.standings.resolve("qa@best")
+
+
+def test_a_suite_that_was_never_asked_chooses_no_checkpoint(recorded: Recorded) -> None:
+    with pytest.raises(UserError, match=r"^base@best cannot be chosen: suite select has no verdicts there"):
+        recorded.standings.resolve("base@best")
+
+
 def test_a_stage_that_started_outside_the_run_has_no_baseline(recorded: Recorded) -> None:
     outside = publish(recorded.run, "qa", 8, parent=Parent("../models/large", "/models/large", "w"))
     assert recorded.standings.baseline_of(Checkpoint("qa", 8, outside), None) is None
@@ -136,14 +153,6 @@ def test_the_losses_are_those_that_the_trainers_recorded(recorded: Recorded) -> 
         journal.write(Logged("qa", step, 1.0, loss, 0.1, 1.0, 10, 10.0, {}))
     journal.close()
     assert recorded.standings.losses() == {"qa@2": 1.5, "qa@4": 0.75}
-
-
-def test_a_checkpoint_is_asked_everywhere_when_every_suite_of_its_stage_has_verdicts(recorded: Recorded) -> None:
-    publish(recorded.run, "qa", 8, parent=BASE)
-    asked = {
-        label: recorded.standings.asked_everywhere(checkpoint(recorded, label)) for label in ("base@8", "qa@6", "qa@8")
-    }
-    assert asked == {"base@8": True, "qa@6": True, "qa@8": False}
 
 
 def test_a_recipe_of_the_run_folder_stands_for_that_of_the_project(tmp_path: Path, recorded: Recorded) -> None:

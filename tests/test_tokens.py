@@ -66,7 +66,7 @@ def test_a_bos_that_the_tokenizer_adds_stands_before_the_prompt(tmp_path: Path) 
     tokens.save_tokenizer(fast, tmp_path)
     loaded = tokens.load_tokenizer(tmp_path)
     assert loaded.prefix_ids == (1,)
-    (row,) = tokens.encode(loaded, [Example("a", "b", 0)], 16, loaded.eos_id)
+    (row,) = tokens.encode(loaded, [Example("a", "b", 0)], 16)
     assert (row.ids, row.prompt_tokens) == ([1, *fast.ids(["ab"])[0], 2], 2)
 
 
@@ -89,17 +89,17 @@ def test_a_char_tokenizer_does_not_know_what_it_never_saw() -> None:
 
 def test_the_completion_and_its_eos_are_supervised_and_nothing_else_is() -> None:
     fast = bpe()
-    (row,) = tokens.encode(fast, [Example("汉字`语`的", "部首 是", 7)], 64, fast.eos_id)
+    (row,) = tokens.encode(fast, [Example("汉字`语`的", "部首 是", 7)], 64)
     assert fast.tokenizer.decode(row.ids[: row.prompt_tokens]) == "汉字`语`的"
     assert fast.tokenizer.decode(row.ids[row.prompt_tokens :], skip_special_tokens=False) == "部首 是<eos>"
     assert (row.row, row.supervised, row.truncated) == (7, len(row.ids) - row.prompt_tokens, False)
-    (row,) = tokens.encode(fast, [Example("汉", "字", 7)], 64, fast.eos_id, whole=True)
+    (row,) = tokens.encode(fast, [Example("汉", "字", 7)], 64, whole=True)
     assert (row.prompt_tokens, row.supervised) == (0, len(row.ids) - 1)
 
 
 def test_a_row_that_is_too_long_loses_its_end() -> None:
     fast = char("abcdefgh")
-    cut, gone = tokens.encode(fast, [Example("abcdef", "gh", 0), Example("abcdefgh", "gh", 1)], 8, fast.eos_id)
+    cut, gone = tokens.encode(fast, [Example("abcdef", "gh", 0), Example("abcdefgh", "gh", 1)], 8)
     assert (fast.tokenizer.decode(cut.ids), cut.prompt_tokens, cut.supervised, cut.truncated) == (
         "abcdefgh",
         6,
@@ -112,12 +112,12 @@ def test_a_row_that_is_too_long_loses_its_end() -> None:
 def test_pairs_share_their_prompt_and_both_sides_end_in_eos() -> None:
     fast = char("abcdefgh")
     pairs = [Pair("a", "b", "cd", 0), Pair("abcdefg", "ha", "hb", 1), Pair("abcdefgh", "a", "b", 2)]
-    rows = tokens.encode_pairs(fast, pairs, 8, fast.eos_id).rows
+    rows = tokens.encode_pairs(fast, pairs, 8)
     assert (rows[0].prompt_ids, rows[0].chosen_ids, rows[0].rejected_ids) == ([3], [4, 2], [5, 6, 2])
     assert (rows[1].chosen_ids, rows[1].rejected_ids) == ([10], [10])
     assert (len(rows[2].prompt_ids), rows[2].chosen_ids, rows[2].rejected_ids) == (7, [2], [2])
     counts = count_pairs(fast, pairs, 8, seed=1, global_batch_size=2, total_steps=4)
-    assert (counts.rows, counts.truncated, counts.dropped, counts.longest) == (6, 4, 4, 8)
+    assert (counts.rows, counts.truncated, counts.dropped) == (6, 4, 4)
 
 
 def epochs(root: Path, **data: Any) -> tuple[Epochs, tokens.Fast]:
@@ -158,7 +158,6 @@ def test_counts_are_those_of_the_rows_that_are_trained_on(tmp_path: Path) -> Non
     assert counts.rows == len(rows)
     assert counts.tokens == sum(len(row.ids) for row in rows)
     assert counts.supervised == sum(row.supervised for row in rows)
-    assert counts.longest == 6
 
 
 def test_counts_of_rows_that_are_not_redrawn_are_counted_once_for_all_epochs(tmp_path: Path) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import spec
+from runner.atomic import publish_text
 from runner.data.examples import Dataset, Example, Pair
 from runner.data.layers import Layer
 from runner.errors import BadData, nearest
@@ -33,10 +33,6 @@ class Datasets:
         if ref not in self._found:
             self._found[ref] = Dataset(*self._resolve(ref))
         return self._found[ref]
-
-    def digest(self, ref: str) -> str:
-        """sha256 of all that the texts of `ref` depend on; see `Dataset.digest`."""
-        return self.get(ref).digest()
 
     def splits(self, name: str) -> tuple[str, ...]:
         """Names of the splits of a data set; none where it is not divided."""
@@ -89,16 +85,13 @@ def build(recipe: spec.Recipe, root: Path, names: Iterable[str] | None = None) -
 
 def write_splits(datasets: Datasets, folder: Path) -> tuple[Path, ...]:
     """Write `datasets.files()` as folder/NAME.SPLIT.jsonl or folder/NAME.jsonl, one case per line; gives the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for ref in datasets.files():
         lines = [
             json.dumps(case, ensure_ascii=False, default=str) + "\n" for case in _first_id(datasets.get(ref).cases())
         ]
         path = folder / f"{ref}.jsonl"
-        unfinished = folder / f".{ref}.jsonl.{os.getpid()}"
-        unfinished.write_text("".join(lines), encoding="utf-8", newline="\n")
-        unfinished.replace(path)
+        publish_text(path, "".join(lines))
         written.append(path)
     return tuple(written)
 

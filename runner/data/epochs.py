@@ -26,10 +26,6 @@ class Counts:
     """Rows without anything left to supervise. They keep their place in the batch and add nothing to the loss."""
     unknown: int
     """Tokens that are `<unk>`."""
-    empty: int
-    """Rows in which nothing but white space is to be said."""
-    longest: int
-    """Tokens of the longest row."""
 
 
 class Epochs:
@@ -67,21 +63,18 @@ class Epochs:
 
     def encode(self, examples: Sequence[Example]) -> list[Tokens]:
         """Token ids of examples."""
-        return encode(self._tokenizer, examples, self._max_length, self._tokenizer.eos_id, whole=self._whole)
+        return encode(self._tokenizer, examples, self._max_length, whole=self._whole)
 
     def _count(self, rows: Sequence[Tokens]) -> Counts:
         unknown_id = self._tokenizer.unknown_id
-        lengths = [len(row.ids) for row in rows]
         supervised = [row.supervised for row in rows]
         return Counts(
             rows=len(rows),
-            tokens=sum(lengths),
+            tokens=sum(len(row.ids) for row in rows),
             supervised=sum(supervised),
             truncated=sum(row.truncated for row in rows),
             dropped=supervised.count(0),
             unknown=0 if unknown_id is None else sum(row.ids.count(unknown_id) for row in rows),
-            empty=sum(row.empty for row in rows),
-            longest=max(lengths, default=0),
         )
 
 
@@ -116,7 +109,7 @@ def count_pairs(
     tokenizer: Fast, pairs: Sequence[Pair], max_length: int, seed: int, global_batch_size: int, total_steps: int
 ) -> Counts:
     """Counts of a preference stage, as `Epochs.counts`; a prompt's tokens count twice, as the model reads it twice."""
-    rows = encode_pairs(tokenizer, pairs, max_length, tokenizer.eos_id).rows
+    rows = encode_pairs(tokenizer, pairs, max_length)
     whole, rest = divmod(total_steps, -(-len(rows) // global_batch_size))
     last = epoch_order(len(rows), seed, whole)[: rest * global_batch_size]
     return _sum(
@@ -136,8 +129,6 @@ def _count_pairs(rows: Sequence[PairTokens], unknown_id: int | None) -> Counts:
         truncated=sum(row.truncated for row in rows),
         dropped=sum(row.chosen_ids == row.rejected_ids for row in rows),
         unknown=0 if unknown_id is None else sum(part.count(unknown_id) for side in sides for part in side),
-        empty=sum(len(row.chosen_ids) < 2 for row in rows),
-        longest=max((len(prompt) + len(said) for prompt, said in sides), default=0),
     )
 
 
@@ -149,6 +140,4 @@ def _sum(counts: Sequence[Counts]) -> Counts:
         truncated=sum(count.truncated for count in counts),
         dropped=sum(count.dropped for count in counts),
         unknown=sum(count.unknown for count in counts),
-        empty=sum(count.empty for count in counts),
-        longest=max((count.longest for count in counts), default=0),
     )

@@ -14,9 +14,10 @@ from runner import spec
 from runner.asking import ascii_id
 from runner.data.layers import Item, Layer, Shape, Writer
 from runner.errors import BadData
+from runner.templates import compile_template
 
 MAX_DRAWS = 1000
-"""Draws of `other` for one rejected text; where so many give only completions of other rows, none will do."""
+"""Draws of `other` for one rejected text; where so many give only texts that are right, none will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,11 @@ class Dataset:
     def pairs(self) -> list[Pair]:
         """The pairs of all rows: one per rejected template, or one from the columns.
 
+        A rejected text is the completion of no row; of a template that takes fields of `other` alone, it is only no
+        completion of a row with the same prompt.
+
         Raises:
-            BadData: a row has no rejected text that is not also the completion of some row.
+            BadData: a row has no such text.
         """
         if self.shape != "pairs":
             raise BadData(f"data.{self.name} has no pairs", hint="give rejected: with prompt: and completion:")
@@ -203,7 +207,7 @@ class Dataset:
 
     @cached_property
     def _true(self) -> frozenset[str]:
-        """What is right somewhere: no rejected text may be one of these."""
+        """What is right somewhere."""
         found = {self._chosen(item) for item in self.items}
         if "completion" in self._layer.names:
             found |= {_text(self._layer.written(item), "completion", self.name, item) for item in self.items}
@@ -236,29 +240,27 @@ class Dataset:
                 raise BadData(f"{label}: {text!r} is the completion of a row, so it is right", where=item.where)
             return text
         generator = random.Random(f"{self._layer.seed}:{self._layer.name}:{item.index}:rejected:{number}")
-        draws = MAX_DRAWS if len(self.items) > 1 else 0
-        for right in (self._true, self._right_for[self.variants(position)[0].prompt]):
-            if number in self._only_completions and right is self._true:
-                continue
-            for _ in range(draws):
-                other = generator.randrange(len(self.items) - 1)
-                other += other >= position  # never the row itself
-                text = writer.write(values, item.where, self._layer.written(self.items[other]))
-                if text not in right:
-                    return text
-            # this template only gives completions of other rows, as `{{ other.capital }}` does: what is right for
-            # another prompt is no fact of its own there, so it is enough that it is wrong for this one
-            self._only_completions.add(number)
+        right = self._right_for[self.variants(position)[0].prompt] if self._of_other_only(writer) else self._true
+        for _ in range(MAX_DRAWS if len(self.items) > 1 else 0):
+            other = generator.randrange(len(self.items) - 1)
+            other += other >= position  # never the row itself
+            text = writer.write(values, item.where, self._layer.written(self.items[other]))
+            if text not in right:
+                return text
+        what = "wrong for this prompt" if right is not self._true else "not also the completion of a row"
         raise BadData(
-            f"data.{self.name}.rejected[{number}]: no other row gives a text that is wrong for this prompt",
+            f"data.{self.name}.rejected[{number}]: no other row gives a text that is {what}",
             where=item.where,
             hint="a rejected text that is right teaches nothing; use another template or more rows",
         )
 
-    @cached_property
-    def _only_completions(self) -> set[int]:
-        """Numbers of the rejected templates that give nothing but completions of rows."""
-        return set()
+    def _of_other_only(self, writer: Writer) -> bool:
+        """Whether a template says nothing of the row itself, as `{{ other.capital }}`.
+
+        What it gives is right elsewhere, always or by chance, and there it answers another prompt: it is enough that it
+        is wrong for this one. A text that also names its own row states a fact, which must be right nowhere.
+        """
+        return writer.draws_other and not compile_template(writer.source).names & self._layer.names - {"other"}
 
     @cached_property
     def _right_for(self) -> Mapping[str, set[str]]:

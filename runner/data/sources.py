@@ -46,7 +46,6 @@ class Table:
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
-    files: tuple[SourceFile, ...]
 
 
 def find(data: spec.Data, name: str, root: Path) -> tuple[str, ...]:
@@ -111,7 +110,7 @@ def read(data: spec.Data, name: str, root: Path) -> Table:
         rows.append(Row(values, shown, line))
     if not rows:
         raise _empty(data, name)
-    return Table(_with_fields(data, name, tuple(names)), tuple(rows), digests(files, root))
+    return Table(_with_fields(data, name, tuple(names)), tuple(rows))
 
 
 def digests(files: tuple[str, ...], root: Path) -> tuple[SourceFile, ...]:

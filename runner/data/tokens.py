@@ -51,8 +51,6 @@ class Tokens:
     row: int
     truncated: bool = False
     """Whether its end was cut off."""
-    empty: bool = False
-    """Whether nothing but white space is to be said."""
 
     @property
     def supervised(self) -> int:
@@ -70,13 +68,6 @@ class PairTokens:
     row: int
     truncated: bool = False
     """Whether the end of a text was cut off."""
-
-
-@dataclass(frozen=True)
-class EncodedPairs:
-    """Pairs as token ids, as many as there were pairs."""
-
-    rows: list[PairTokens]
 
 
 def train_tokenizer(how: spec.Tokenizer, texts: Iterable[str]) -> Fast:
@@ -161,9 +152,7 @@ def load_tokenizer(place: str | Path) -> Fast:
     return Fast(tokenizer, tuple(framed[:before]), eos_id, _special_id(tokenizer, config, "unk_token"))
 
 
-def encode(
-    fast: Fast, examples: Sequence[Example], max_length: int, eos_id: int, *, whole: bool = False
-) -> list[Tokens]:
+def encode(fast: Fast, examples: Sequence[Example], max_length: int, *, whole: bool = False) -> list[Tokens]:
     """The token ids of every example, in order, cut to `max_length` at the end.
 
     Args:
@@ -175,14 +164,13 @@ def encode(
     rows = []
     for example, prompt, completion in zip(examples, prompts, completions, strict=True):
         ids = prefix + prompt + completion
-        ids.append(eos_id)
+        ids.append(fast.eos_id)
         given = 0 if whole else len(prefix) + len(prompt)
-        empty = not completion or not example.completion.strip()
-        rows.append(Tokens(ids[:max_length], min(given, max_length), example.row, len(ids) > max_length, empty))
+        rows.append(Tokens(ids[:max_length], min(given, max_length), example.row, len(ids) > max_length))
     return rows
 
 
-def encode_pairs(fast: Fast, pairs: Sequence[Pair], max_length: int, eos_id: int) -> EncodedPairs:
+def encode_pairs(fast: Fast, pairs: Sequence[Pair], max_length: int) -> list[PairTokens]:
     """The token ids of every pair, prompt and completion together cut to `max_length` at the end.
 
     A prompt that leaves no room is cut too, and both completions are the EOS alone: such a pair prefers nothing.
@@ -190,16 +178,17 @@ def encode_pairs(fast: Fast, pairs: Sequence[Pair], max_length: int, eos_id: int
     prompts = fast.ids([pair.prompt for pair in pairs])
     chosen = fast.ids([pair.chosen for pair in pairs])
     rejected = fast.ids([pair.rejected for pair in pairs])
+    end = fast.eos_id
     rows = []
     for pair, prompt, right, wrong in zip(pairs, prompts, chosen, rejected, strict=True):
         given = [*fast.prefix_ids, *prompt]
         room = max_length - len(given)
         cut = max(len(right), len(wrong)) + 1 > room
         if room > 0:
-            rows.append(PairTokens(given, [*right, eos_id][:room], [*wrong, eos_id][:room], pair.row, cut))
+            rows.append(PairTokens(given, [*right, end][:room], [*wrong, end][:room], pair.row, cut))
         else:
-            rows.append(PairTokens(given[: max_length - 1], [eos_id], [eos_id], pair.row, cut))
-    return EncodedPairs(rows)
+            rows.append(PairTokens(given[: max_length - 1], [end], [end], pair.row, cut))
+    return rows
 
 
 def _special_id(tokenizer: tokenizers.Tokenizer, config: dict[str, Any], name: str) -> int | None:

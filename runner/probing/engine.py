@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from runner.asking import StopReason
-from runner.errors import BadCheckpoint, Where
+from runner.errors import BadCheckpoint, Where, first_line
 
 NAME = "local"
 DEFAULT_BATCH_TOKENS = 16_384
@@ -295,7 +295,7 @@ def _load_tokenizer(path: Path) -> Any:
         return AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         raise BadCheckpoint(
-            f"no tokenizer could be loaded: {_first_line(error)}",
+            f"no tokenizer could be loaded: {first_line(error)}",
             where=Where(str(path)),
             expected="tokenizer.json and tokenizer_config.json beside the weights",
         ) from error
@@ -309,7 +309,7 @@ def _load_model(path: Path, dtype: str) -> Any:
         raise
     except Exception as error:  # damaged weights raise SafetensorError, RuntimeError, OSError, KeyError, ValueError, …
         raise BadCheckpoint(
-            f"the model could not be loaded: {_first_line(error)}",
+            f"the model could not be loaded: {first_line(error)}",
             where=Where(str(path)),
             expected="config.json with its *.safetensors" if not adapter else "an adapter whose base model is there",
         ) from error
@@ -335,10 +335,6 @@ def _load_adapter(path: Path, dtype: str) -> Any:
     beside = (path / base).resolve()
     model = _load_weights(beside if beside.is_dir() else base, dtype)
     return PeftModel.from_pretrained(model, str(path)).merge_and_unload()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 class _Quiet:

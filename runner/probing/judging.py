@@ -38,6 +38,12 @@ class Baselines:
             self._recorded[sitting] = self._read(sitting, rule)
         return self._recorded[sitting]
 
+    def given(self, sitting: Sitting) -> str | None:
+        """What `--probe-baseline` names, where it is not this checkpoint itself."""
+        if self._chosen is None or self._chosen == sitting.target:
+            return None
+        return f"the baseline {self._chosen.ckpt if isinstance(self._chosen, VerdictFile) else self._chosen.label}"
+
     def _read(self, sitting: Sitting, rule: spec.Gate | None) -> Sequence[Verdict] | None:
         target = self._chosen if isinstance(self._chosen, Target) else sitting.target
         if target.run is None or target.at is None or target.problem:
@@ -62,7 +68,15 @@ class Judge:
         rule = self.gated.get(sitting)
         looks, suites = self._tests(sitting)
         before = self._baselines.of(sitting, rule)
-        return gate.judge(rule, sitting.suite, self._outcomes.of(sitting), before, looks=looks, suites=suites)
+        return gate.judge(
+            rule,
+            sitting.suite,
+            self._outcomes.of(sitting),
+            before,
+            given=self._baselines.given(sitting),
+            looks=looks,
+            suites=suites,
+        )
 
     def _tests(self, sitting: Sitting) -> tuple[int, int]:
         """At how many checkpoints the suite is judged, and how many suites are: of the run, or of this session."""

@@ -6,7 +6,7 @@ import linecache
 from dataclasses import dataclass
 from types import TracebackType
 
-from runner.errors import printable
+from runner.errors import first_line, printable
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,6 @@ def miss(error: AssertionError, path: str, ckpt: str, prompt: str, reply: str, n
     """The miss that an assertion means; its line is the last one in the probe file on the way to it."""
     line = _line(error.__traceback__, path)
     return Miss(ckpt, prompt, reply, str(error) or "AssertionError", path, line, note)
-
-
-def first_line(text: str) -> str:
-    """The first line of a message that is not empty, at most 500 characters."""
-    return next((line for line in text.splitlines() if line.strip()), "")[:500]
 
 
 def _line(traceback: TracebackType | None, path: str) -> int:

@@ -11,11 +11,11 @@ import pytest
 
 from runner import verdicts
 from runner.asking import Case, Reply, declared
-from runner.errors import BadProbe, UserError
+from runner.errors import BadProbe, UserError, first_line
 from runner.gate import is_pinned
 from runner.probing.gates import GateItem
 from runner.probing.judging import Baselines, Judge
-from runner.probing.misses import first_line, miss
+from runner.probing.misses import miss
 from runner.probing.outcomes import Asked, Outcomes, write
 from runner.probing.planning import Ask, Planner, Sitting
 from runner.probing.replies import How, generate
@@ -274,6 +274,8 @@ class Prober:
             (sitting, plan, self._tests.get(sitting, 0))
             for sitting, plan in self._planner.planned.items()
             if sitting.target == target
+            # of a file that could not be collected to its end, nothing was asked
+            and (plan.suite.file not in self._uncollected or self._outcomes.of(sitting))
         ]
         there = {sitting.suite for sitting, _, _ in planned}
         missing = {

@@ -14,8 +14,9 @@ from typing import Any
 from runner.errors import Problem, Where
 from runner.recipe.checkpoint_refs import CheckpointRefs
 from runner.recipe.layers import Layered, blocks_of, did_you_mean, dotted, near_file, strings_of
+from runner.recipe.model_block import ModelBlock
 from runner.recipe.shapes import Shape, shape_of, splits_of
-from runner.recipe.trainer_args import OWNED, RENAMED, UNDER, argument_types, expected_type, stage_keys
+from runner.recipe.trainer_args import OWNED, RENAMED, UNDER, argument_types, expected_type, instead, stage_keys
 from runner.recipe.wording import hint_for, shown
 from runner.yaml_marks import Path as ValuePath
 
@@ -37,8 +38,13 @@ HOLDS: dict[Shape, str] = {
 
 
 def check_references(layered: Layered, root: Path, files: bool) -> list[Problem]:
-    """Every reference that leads nowhere or to the wrong thing. `files` also looks whether named files exist."""
+    """Every reference that leads nowhere or to the wrong thing.
+
+    `files` also looks whether named files exist, and whether the model can be made by the transformers installed.
+    """
     checks = _Checks(layered, root, files)
+    if files:
+        ModelBlock(layered, root, checks.problems).check()
     checks.data()
     checks.stages()
     checks.probes()
@@ -182,11 +188,8 @@ class _Checks:
             elif RENAMED.get(key, "").endswith(UNDER):
                 self._report(f"`{key}` is an old name", where, None, f"write {RENAMED[key].removesuffix(UNDER)}")
             elif key in OWNED:
-                new = OWNED[key]
-                said = (
-                    f"instead, write {new}" if not new.startswith("nothing") else f"remove it; {new.partition(': ')[2]}"
-                )
-                self._report(f"`{key}` is decided by the recipe", where, None, said)
+                hint = instead(OWNED[key], "instead, write")
+                self._report(f"`{key}` is decided by the recipe", where, None, hint)
             elif known and key not in known:
                 library = "TRL's DPOConfig" if kind == "dpo" else "transformers' TrainingArguments"
                 self._report(
@@ -227,11 +230,12 @@ class _Checks:
                 near_file(found, file),
             )
             return
-        if function:
-            tests = re.findall(r"(?m)^(?:async )?def (test\w*)", found.read_text("utf-8", "replace"))
-            if function.partition("[")[0] not in tests:
-                hint = did_you_mean(function, tests) or (f"it has: {', '.join(tests)}" if tests else "it has no tests")
-                self._report(f"{file} has no probe `{function}`", self._value(*path), "FILE::FUNCTION", hint)
+        tests = re.findall(r"(?m)^(?:async )?def (test\w*)", found.read_text("utf-8", "replace"))
+        if not tests:
+            self._report(f"{file} has no probe", self._value(*path), "a function `def test_…` under @probe")
+        elif function and function.partition("[")[0] not in tests:
+            hint = did_you_mean(function, tests) or f"it has: {', '.join(tests)}"
+            self._report(f"{file} has no probe `{function}`", self._value(*path), "FILE::FUNCTION", hint)
 
     # best and result -------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ RENAMED: Mapping[str, str] = {
     "bf16": "model.dtype: bfloat16",
     "gradient_accumulation_steps": "global_batch_size (accumulation is derived from it and micro_batch_size)",
     "gradient_checkpointing": "activation_checkpointing, under trainer_args",
-    "group_by_length": "train_sampling_strategy: group_by_length, under trainer_args",
+    "group_by_length": "nothing: the rows of every epoch are shuffled with the seed",
     "learning_rate_scheduler": "lr_scheduler_type",
     "lr": "learning_rate",
     "lr_scheduler": "lr_scheduler_type",
@@ -75,12 +75,18 @@ RENAMED: Mapping[str, str] = {
 
 OWNED: Mapping[str, str] = {
     **{name: new for name, new in RENAMED.items() if not new.endswith(UNDER)},
+    "accelerator_config": "nothing: which rows make a step is the run's to say",
     "auto_find_batch_size": "global_batch_size, which is a promise",
     "data_seed": "seed, at the top of the recipe",
+    "dataloader_drop_last": "nothing: every row is trained on in every epoch",
+    "dataloader_in_order": "nothing: rows come in the order the seed gives",
+    "dataloader_persistent_workers": "nothing: rows are drawn anew for every epoch, which such workers do not see",
     "disable_tqdm": "nothing: the console shows where training is",
     "do_predict": "a suite under probes:",
     "eval_on_start": "nothing: the checkpoint a stage starts from is probed",
     "full_determinism": "seed, at the top of the recipe",
+    "ignore_data_skip": "nothing: an interrupted stage goes on where it was",
+    "length_column_name": "nothing: the rows of every epoch are shuffled with the seed",
     "load_best_model_at_end": "from: STAGE@best in the stage below",
     "local_rank": "nothing: processes are started by the run",
     "logging_first_step": "logging_steps",
@@ -95,8 +101,14 @@ OWNED: Mapping[str, str] = {
     "save_only_model": "nothing: a checkpoint holds what loading it needs",
     "save_total_limit": "nothing yet: checkpoints are all kept",
     "sync_ref_model": "nothing: the reference is the checkpoint the stage starts from",
+    "train_sampling_strategy": "nothing: the rows of every epoch are shuffled with the seed",
 }
 """Training argument that the recipe itself decides → what to write instead."""
+
+
+def instead(new: str, words: str = "write") -> str:
+    """The hint that gives a new name of RENAMED or OWNED."""
+    return f"remove it; {new.partition(': ')[2]}" if new.startswith("nothing") else f"{words} {new}"
 
 
 def stage_keys(kind: str) -> tuple[str, ...]:

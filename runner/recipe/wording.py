@@ -13,7 +13,7 @@ from runner import spec
 from runner.errors import Problem, Where, nearest
 from runner.recipe.expectations import describe_block, describe_field, keys_of, options_of
 from runner.recipe.layers import Layered, did_you_mean, dotted
-from runner.recipe.trainer_args import RENAMED, argument_types
+from runner.recipe.trainer_args import RENAMED, argument_types, instead
 from runner.yaml_marks import Path
 
 _NAMED_BLOCKS: Mapping[str, type[BaseModel]] = {"data": spec.Data, "probes": spec.Suite}
@@ -128,7 +128,7 @@ def _moved(path: Path, name: str, block: Mapping[str, Any]) -> str | None:
     """What is written instead of a name of Hugging Face or TRL."""
     in_stage = len(path) == 2 and path[0] == "stages"
     if in_stage and name in RENAMED:
-        return f"write {RENAMED[name]}"
+        return instead(RENAMED[name])
     if path == ("model",) and name in ("torch_dtype", "bf16", "fp16"):
         return f"write {RENAMED[name].replace('model.', '')}"
     if path == ("model",) and name in ("model_name_or_path", "name", "pretrained", "model", "model_name", "base_model"):
@@ -138,7 +138,7 @@ def _moved(path: Path, name: str, block: Mapping[str, Any]) -> str | None:
     if in_stage and name in argument_types(str(block.get("kind"))):
         return f"a training argument of transformers or TRL is written under trainer_args: {{{name}: …}}"
     if not path and name in RENAMED and not any(name in keys_of(model) for _, model in _BELONGS):
-        return f"in a stage, write {RENAMED[name]}"
+        return instead(RENAMED[name], "in a stage, write")
     return None
 
 

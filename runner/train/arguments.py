@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
 from runner import spec
+from runner.errors import BadRecipe, first_line
 from runner.jobs import Job
+
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
 
 @dataclass(frozen=True)
@@ -57,3 +64,59 @@ def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
         "fp16": setup.dtype == "float16",
     }
     return {**ours, **stage.trainer_args}
+
+
+_IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError)
+"""What the libraries raise for an argument that cannot be."""
+
+
+def checked(
+    make: Callable[..., Arguments], stage: spec.Stage, model: PreTrainedModel, values: dict[str, Any]
+) -> Arguments:
+    """The trainer's arguments, of which it is known that an optimizer and a schedule can be made.
+
+    Raises:
+        BadRecipe: a value in the recipe is impossible, naming its key where the library does.
+    """
+    try:
+        made = make(**values)
+        Trainer.get_optimizer_cls_and_kwargs(made, model)
+        get_scheduler(
+            made.lr_scheduler_type,
+            optimizer=torch.optim.SGD([torch.zeros(1)]),
+            num_warmup_steps=made.get_warmup_steps(made.max_steps),
+            num_training_steps=made.max_steps,
+            scheduler_specific_kwargs=made.lr_scheduler_kwargs,  # type: ignore[arg-type]  # a string was parsed
+        )
+    except _IMPOSSIBLE as error:
+        raise _impossible(
+            _named(stage, error) or [*stage.trainer_args] or ["lr_scheduler_type"], stage, error
+        ) from error
+    return made
+
+
+@contextmanager
+def blamed(stage: spec.Stage) -> Iterator[None]:
+    """What the trainers refuse only while they are made or train, where they name an argument that the recipe gives.
+
+    Raises:
+        BadRecipe: instead of their own error, which stays what it is where it names none.
+    """
+    try:
+        yield
+    except _IMPOSSIBLE as error:
+        if not (named := _named(stage, error)):
+            raise
+        raise _impossible(named, stage, error) from error
+
+
+def _named(stage: spec.Stage, error: Exception) -> list[str]:
+    return [key for key in stage.trainer_args if re.search(rf"\b{re.escape(key)}\b", str(error))]
+
+
+def _impossible(keys: list[str], stage: spec.Stage, error: Exception) -> BadRecipe:
+    names = " or ".join(f"trainer_args.{key}" if key in stage.trainer_args else key for key in keys)
+    return BadRecipe(
+        f"{names} cannot be as it is written: {first_line(error)}",
+        hint="keys and values are those of transformers' TrainingArguments, for dpo of TRL's DPOConfig",
+    )

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from runner import spec
 from runner.data.epochs import Epochs
 from runner.data.tokens import Tokens
-from runner.train.arguments import Setup, trainer_arguments
+from runner.train.arguments import Setup, checked, trainer_arguments
 
 IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -145,7 +145,7 @@ def build(
     return CausalTrainer(
         batch=(stage.global_batch_size, setup.job.steps_per_epoch),
         model=model,
-        args=TrainingArguments(**trainer_arguments(stage, setup)),
+        args=checked(TrainingArguments, stage, model, trainer_arguments(stage, setup)),
         data_collator=Collate(tokenizer.pad_token_id, prompt_loss_weight),
         train_dataset=EpochRows(epochs),
         processing_class=tokenizer,

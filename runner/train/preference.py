@@ -13,7 +13,7 @@ from trl import DPOConfig, DPOTrainer
 from runner import spec
 from runner.data.epochs import epoch_order
 from runner.data.tokens import PairTokens
-from runner.train.arguments import Setup, trainer_arguments
+from runner.train.arguments import Setup, checked, trainer_arguments
 
 
 class EpochOrder(torch.utils.data.Sampler[int]):
@@ -92,7 +92,7 @@ def build(
         seed=setup.seed,
         model=model,
         ref_model=reference,
-        args=DPOConfig(**_dpo_arguments(stage, setup)),
+        args=checked(DPOConfig, stage, model, _dpo_arguments(stage, setup)),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokenizer,
     )

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from runner import checkpoints, jobs
+from runner.atomic import publish_text
 from runner.events import Finished, Journal, Logged, Published, Started
 from runner.jobs import Job
 
@@ -57,13 +58,14 @@ class Publishing(TrainerCallback):
         self._step_began = self._last_logged = time.perf_counter()
         self._tokens_logged = 0
         self._signalled = False
+        self._steps_taken = 0
         signal.signal(signal.SIGTERM, self._note_signal)
         signal.signal(signal.SIGINT, self._note_signal)
 
     @property
     def interrupted(self) -> bool:
         """Whether a signal ended training before its last step."""
-        return self._signalled
+        return self._signalled and self._steps_taken < self._job.total_steps
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
@@ -132,6 +134,7 @@ class Publishing(TrainerCallback):
             control.should_training_stop = True
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        self._steps_taken = state.global_step
         self._journal.write(
             Finished(
                 self._job.stage,
@@ -139,7 +142,7 @@ class Publishing(TrainerCallback):
                 round(self._training_s, 3),
                 self._tokens,
                 self._supervised,
-                self._signalled and state.global_step < self._job.total_steps,
+                self.interrupted,
             )
         )
 
@@ -182,9 +185,7 @@ class Publishing(TrainerCallback):
 
 def _mark_complete(saved: Path) -> None:
     """Say that a state folder is whole, then drop the older ones: in this order, so that one always exists."""
-    temporary = saved / f".{_COMPLETE}"
-    temporary.write_text(json.dumps({"format_version": 1}), encoding="utf-8")
-    temporary.replace(saved / _COMPLETE)
+    publish_text(saved / _COMPLETE, json.dumps({"format_version": 1}))
     for other in saved.parent.glob("checkpoint-*"):
         if other != saved:
             shutil.rmtree(other)

@@ -24,7 +24,7 @@ from runner.events import Journal
 from runner.folder import folder_or_hub_id, read_run, tokenizer_place
 from runner.recipe import Loaded
 from runner.train import causal
-from runner.train.arguments import Setup
+from runner.train.arguments import Setup, blamed
 from runner.train.causal import CausalTrainer
 from runner.train.publishing import Publishing, newest_state
 
@@ -58,7 +58,8 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
     dtype = model.choose_dtype(loaded.spec.model.dtype).value
     attention = model.choose_attention(loaded.spec.model.attn_implementation, dtype)
     setup = Setup(job, folder / "state", loaded.spec.seed, dtype)
-    trainer = _build(loaded, run, setup, attention.value)
+    with blamed(stage):
+        trainer = _build(loaded, run, setup, attention.value)
     publishing = Publishing(
         run=run,
         recipe=loaded.spec.recipe,
@@ -72,7 +73,8 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
     trainer.remove_callback(transformers.PrinterCallback)  # events are read, prints are not
     _drop_stale_decisions(folder)
     resume_from = newest_state(folder)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with blamed(stage):
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return publishing
 
 
@@ -89,8 +91,8 @@ def _build(loaded: Loaded, run: Path, setup: Setup, attention: str) -> CausalTra
         from runner.train import preference  # TRL, which most stages do without
 
         reference = _start_model(loaded, run, setup.job, tokenizer, attention)
-        pairs = encode_pairs(fast, [pair for found in sets for pair in found.pairs()], stage.max_length, fast.eos_id)
-        return preference.build(stage, setup, network, reference, tokenizer, pairs.rows)
+        pairs = encode_pairs(fast, [pair for found in sets for pair in found.pairs()], stage.max_length)
+        return preference.build(stage, setup, network, reference, tokenizer, pairs)
     epochs = Epochs(sets, fast, seed, stage.max_length, whole=isinstance(stage, spec.Pretrain))
     return causal.build(stage, setup, network, tokenizer, epochs)
 

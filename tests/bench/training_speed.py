@@ -3,14 +3,16 @@
     python tests/bench/training_speed.py               # the demo's model
     python tests/bench/training_speed.py --layers 8 --hidden 512 --steps 30
 
-The bare loop is given its batches as finished tensors: forward, cross-entropy, backward, clip, fused AdamW, linear
-schedule, and nothing else. The stage is the real one: `runner.train.causal.train` with its events, counts and data
-loading. They take turns, `--rounds` times; the ratio of each round and their median are printed.
+The bare loop is given its batches as finished tensors: forward, cross-entropy, backward, clip, fused AdamW, the stage's
+own schedule, and nothing else. The stage's side is what a trainer process runs: `runner.train.causal.build` with
+`Publishing` added, as `runner.train.worker` puts them together, so with its events, counts and data loading. They take
+turns, `--rounds` times; the ratio of each round and their median are printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -115,7 +117,8 @@ def _bare_speed(prepared: Prepared, name: str, steps: int) -> float:
             counts.append(sum(len(row.ids) for row in batch))
         epoch += 1
     optimizer = torch.optim.AdamW(network.parameters(), lr=stage.learning_rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    warmup = stage.warmup_steps if stage.warmup_steps >= 1 else math.ceil(stage.warmup_steps * steps)
+    schedule = transformers.get_scheduler(stage.lr_scheduler_type, optimizer, int(warmup), steps)
     network.train()
     warm = steps // 5
     for step in range(steps):
