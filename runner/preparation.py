@@ -54,8 +54,10 @@ class Prepared:
     @cached_property
     def weights(self) -> str:
         """Digest of the weights at `model.path`; empty for a new model, the name for one on a hub."""
-        place = folder_or_hub_id(self.recipe.model.path or "", self.loaded.root)
-        return weights_sha256(Path(place)) if self.recipe.model.path and Path(place).is_dir() else place
+        if self.recipe.model.path is None:
+            return ""
+        place = folder_or_hub_id(self.recipe.model.path, self.loaded.root)
+        return weights_sha256(Path(place)) if Path(place).is_dir() else place
 
     @property
     def data_is_current(self) -> bool:
