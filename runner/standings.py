@@ -32,10 +32,14 @@ class Checkpoint:
 
 
 class Standings:
-    """The state of a run's folder at the moment of each call; nothing is cached, nothing is written."""
+    """The state of a run's folder at the moment of each call; nothing is written.
+
+    A verdict file is read once: it is only ever replaced by another file, which its inode, size and time tell.
+    """
 
     def __init__(self, recipe: spec.Recipe, run: Path, looks: Mapping[str, int]) -> None:
         self._recipe, self._run, self._looks = recipe, run, looks
+        self._read: dict[Path, tuple[tuple[int, int, int], VerdictFile]] = {}
 
     def checkpoints(self, stage: str) -> list[Checkpoint]:
         """The published checkpoints of a stage, first to last."""
@@ -48,7 +52,14 @@ class Standings:
     def verdicts(self, checkpoint: Checkpoint) -> VerdictFile | None:
         """What was asked of a checkpoint, or None where nothing was."""
         path = checkpoints.verdict_path(checkpoint.path)
-        return verdicts.read(path) if path.exists() else None
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        version = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if path not in self._read or self._read[path][0] != version:
+            self._read[path] = (version, verdicts.read(path))
+        return self._read[path][1]
 
     def resolve(self, reference: str) -> Checkpoint:
         """The checkpoint a reference means now.
