@@ -1,5 +1,6 @@
 """runner.preparation: data, tokenizer, plan and jobs of a real project, without a model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,18 @@ def test_a_stage_that_was_trained_with_the_same_inputs_is_done(tmp_path: Path) -
     assert states(again(made)) == {"base": "done", "qa": "to do"}
     train(made, "qa", 4)
     assert states(again(made)) == {"base": "done", "qa": "done"}
+
+
+def test_a_new_model_depends_on_no_folder_and_a_loaded_one_on_the_bytes_of_its_weights(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    assert made.weights == ""
+    folder = made.loaded.root / "m"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"one")
+    text = re.sub(r"model:.*?\n(?=\S)", "model: {path: m}\n", made.loaded.path.read_text(encoding="utf-8"), flags=re.S)
+    first = again(made, text).weights
+    (folder / "model.safetensors").write_bytes(b"two")
+    assert first != again(made, text).weights
 
 
 def test_a_stage_that_was_interrupted_resumes(tmp_path: Path) -> None:
