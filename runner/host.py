@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from select import select
+from select import POLLHUP, poll, select
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -26,6 +26,8 @@ def main(modules: list[str]) -> None:
     """Import the modules named before THEN, and serve until standard input closes; the others are imported once the
     first child has been forked, which needs none of them."""
     _die_with_parent()  # while it imports, it does not see its standard input close
+    if _is_closed(0):
+        return  # the parent died before that was in force
     at = modules.index(THEN)
     preload, later = modules[:at], modules[at + 1 :]
     news = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -98,6 +100,13 @@ def _become_child(parent: int, log: Path) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((out, 1), (out, 2), (null, 0)):
         os.dup2(source, target)
+
+
+def _is_closed(pipe: int) -> bool:
+    """Whether nobody can write to a pipe any more; nothing is read from it."""
+    looked = poll()
+    looked.register(pipe, 0)  # a hang-up is always reported
+    return any(event & POLLHUP for _, event in looked.poll(0))
 
 
 def _die_with_parent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -155,12 +155,15 @@ def library_version(library: str) -> str:
         return "not installed"
 
 
-def warnings(recipe: spec.Recipe, looks_of: Mapping[str, int], cases: Mapping[str, int]) -> tuple[str, ...]:
+def warnings(
+    recipe: spec.Recipe, looks_of: Mapping[str, int], cases: Mapping[str, int], own_gates: Collection[str]
+) -> tuple[str, ...]:
     """What is allowed, but probably not meant.
 
     Args:
         looks_of: see `looks`.
         cases: number of cases of the suites whose cases the recipe names.
+        own_gates: suites whose probe file may have a gate of its own.
     """
     found = []
     for name, looked in looks_of.items():
@@ -176,7 +179,6 @@ def warnings(recipe: spec.Recipe, looks_of: Mapping[str, int], cases: Mapping[st
         found.append(f"probes.{recipe.best} both chooses @best and gates: choosing by it flatters its own result")
     ref = parse_ref(recipe.result.checkpoint) if recipe.result else None
     stage = ref.stage if ref else next(reversed(recipe.stages))
-    # a suite without cases: may have its gate in the probe file, which the plan does not import
-    if not any(recipe.probes[name].gate or not recipe.probes[name].cases for name in recipe.asked_at(stage)):
+    if not any(recipe.probes[name].gate or name in own_gates for name in recipe.asked_at(stage)):
         found.append(f"result: no suite gates the checkpoints of {stage}, so the exit code will be 0 whatever happens")
     return tuple(found)

@@ -17,7 +17,7 @@ from runner.checkpoints import Parent, read_manifest, sha256_file, weights_sha25
 from runner.data import datasets
 from runner.data.epochs import Counts, Epochs, count_pairs
 from runner.data.tokens import Fast, load_tokenizer, save_tokenizer, train_tokenizer
-from runner.errors import BadCheckpoint, UserError
+from runner.errors import BadCheckpoint, BadRecipe, Problem, UserError
 from runner.folder import RunRecord, Superseded, folder_or_hub_id, tokenizer_place
 from runner.jobs import Job
 from runner.plan import Arithmetic, Plan, StagePlan
@@ -87,6 +87,25 @@ class Prepared:
         if isinstance(stage, spec.Dpo):
             return sum(len(self.data.get(ref).pairs()) for ref in stage.data)
         return sum(len(self.data.get(ref)) for ref in stage.data)
+
+    def check_steps(self) -> None:
+        """Whether every step that `from:` names will be published, known once the rows are counted.
+
+        Raises:
+            BadRecipe: one will not be.
+        """
+        problems = []
+        for name, stage in self.recipe.stages.items():
+            ref = parse_ref(stage.from_) if stage.from_ else None
+            steps = self.arithmetic[ref.stage].publish_steps if ref else ()
+            if ref is not None and ref.which == "step" and ref.number not in steps:
+                where = self.loaded.marks["stages", name, "from"].at_value()
+                expected = f"one of its steps {', '.join(map(str, steps))}"
+                problems.append(
+                    Problem(f"`{ref.stage}` publishes no checkpoint at step {ref.number:g}", where, expected)
+                )
+        if problems:
+            raise BadRecipe(problems)
 
     @cached_property
     def looks(self) -> Mapping[str, int]:
@@ -249,6 +268,7 @@ def _state(prepared: Prepared, job: Job, standings: Standings) -> str:
 def make_plan(prepared: Prepared) -> Plan:
     """The whole plan; this tokenises every row of every epoch, as training will see them."""
     recipe = prepared.recipe
+    prepared.check_steps()
     state = states(prepared)
     stages = tuple(
         StagePlan(
@@ -276,8 +296,14 @@ def make_plan(prepared: Prepared) -> Plan:
         device=_device_words(gpus, recipe.model.dtype),
         stages=stages,
         result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
-        warnings=plan.warnings(recipe, prepared.looks, cases),
+        warnings=plan.warnings(recipe, prepared.looks, cases, _own_gates(prepared)),
     )
+
+
+def _own_gates(prepared: Prepared) -> set[str]:
+    """Suites whose probe file speaks of a gate; the plan imports none of them."""
+    files = {name: suite.file.partition("::")[0] for name, suite in prepared.recipe.probes.items()}
+    return {name for name, file in files.items() if b"gate" in (prepared.loaded.root / file).read_bytes()}
 
 
 def _device_words(gpus: Sequence[str], dtype: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runner import checkpoints, launch, spec, verdicts
 from runner.asking import suite_key
-from runner.errors import TrainingFailed
+from runner.errors import TrainingFailed, UserError, printable
 from runner.folder import Superseded
 from runner.standings import Checkpoint, Standings
 from runner.verdicts import VerdictFile
@@ -47,6 +47,7 @@ class Prober:
         """Put the verdicts that the prober wrote into the run; those they replace are kept in `superseded/`.
 
         Raises:
+            UserError: a probe file cannot be collected; the verdicts of the other suites are kept.
             TrainingFailed: the prober wrote none, or not for every suite, or not for every case of one.
         """
         fresh, path = self._fresh(checkpoint), checkpoints.verdict_path(checkpoint.path)
@@ -69,6 +70,14 @@ class Prober:
                 self._superseded.copy(path)
             asked = before.replaced_by(asked)
         verdicts.write(path, asked)
+        for name in suites:
+            uncollected = next((found for found in asked.of(name) if found.case_id == "collection"), None)
+            if uncollected is not None:  # nothing was asked, so no gate could speak: that must not pass for green
+                raise UserError(
+                    f"suite {name} could not be asked of {checkpoint.label}: {self._recipe.probes[name].file} cannot "
+                    f"be collected: {printable(uncollected.reason)}",
+                    hint="mend the probe file and run again: training goes on where it was",
+                )
         return asked
 
 

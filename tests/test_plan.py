@@ -167,27 +167,27 @@ def test_looks_are_counted_where_a_gate_compares_with_a_baseline() -> None:
 
 def test_a_gate_that_cannot_fire_is_named_with_what_it_would_take() -> None:
     made = recipe(probes={"held_out": GATED})
-    (warning,) = plan.warnings(made, {"held_out": 4}, {"held_out": 6})
+    (warning,) = plan.warnings(made, {"held_out": 4}, {"held_out": 6}, ())
     assert warning == (
         "probes.held_out: its gate cannot fire: of 6 cases not even all lost is beyond chance (p < 0.013 takes 7); "
         "pin them, or give a number: max_regression: 0"
     )
-    assert plan.warnings(made, {"held_out": 4}, {"held_out": 7}) == ()
+    assert plan.warnings(made, {"held_out": 4}, {"held_out": 7}, ()) == ()
 
 
 def test_choosing_by_the_suite_that_gates_is_named() -> None:
     made = recipe(probes={"held_out": GATED}, best="held_out")
-    assert plan.warnings(made, {}, {}) == (
+    assert plan.warnings(made, {}, {}, ()) == (
         "probes.held_out both chooses @best and gates: choosing by it flatters its own result",
     )
 
 
 def test_a_result_that_nothing_gates_is_named() -> None:
     made = recipe(probes={"held_out": {**GATED, "stages": "base"}, "free": suite(cases="questions")})
-    assert plan.warnings(made, {}, {}) == (
+    assert plan.warnings(made, {}, {}, ()) == (
         "result: no suite gates the checkpoints of qa, so the exit code will be 0 whatever happens",
     )
-    assert plan.warnings(recipe(probes={"own": suite()}), {}, {}) == ()  # the probe file may hold its gate
+    assert plan.warnings(recipe(probes={"own": suite()}), {}, {}, {"own"}) == ()  # the probe file may hold its gate
 
 
 def test_the_version_of_a_library_is_known_without_importing_it() -> None:

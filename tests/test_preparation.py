@@ -7,7 +7,7 @@ import pytest
 
 from runner import folder, jobs, recipe
 from runner.checkpoints import Parent, weights_sha256
-from runner.errors import BadCheckpoint, UserError
+from runner.errors import BadCheckpoint, BadRecipe, UserError
 from runner.folder import Superseded, write_run
 from runner.preparation import (
     Prepared,
@@ -147,6 +147,12 @@ def test_a_new_model_depends_on_no_folder_and_a_loaded_one_on_the_bytes_of_its_w
     first = again(made, text).weights
     (folder / "model.safetensors").write_bytes(b"two")
     assert first != again(made, text).weights
+
+
+def test_a_step_that_will_not_be_published_is_an_error_before_anything_trains(tmp_path: Path) -> None:
+    made = again(prepared(tmp_path), RECIPE.replace("from: base@last", "from: base@3"))
+    with pytest.raises(BadRecipe, match=r"`base` publishes no checkpoint at step 3"):
+        make_plan(made)
 
 
 def test_a_stage_that_was_interrupted_resumes(tmp_path: Path) -> None:

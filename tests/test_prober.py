@@ -8,7 +8,7 @@ import pytest
 from runner import verdicts
 from runner.asking import suite_key
 from runner.checkpoints import verdict_path
-from runner.errors import TrainingFailed
+from runner.errors import TrainingFailed, UserError
 from runner.folder import Superseded
 from runner.prober import Prober
 from runner.recipe import Loaded
@@ -155,3 +155,20 @@ def test_a_suite_of_which_no_case_was_asked_is_refused(recorded: Recorded) -> No
     recorded.answer(whole=False, select="", held_out="e")
     with pytest.raises(TrainingFailed, match="^probing qa@2 left out cases of select: "):
         recorded.prober().take(recorded.at, ["select", "held_out"], "")
+
+
+def test_a_probe_file_that_cannot_be_collected_ends_the_run_and_the_other_verdicts_are_kept(recorded: Recorded) -> None:
+    recorded.answer(whole=True, select="pm", held_out="e")
+    fresh = recorded.prober()._fresh(recorded.at)
+    file = verdicts.read(fresh)
+    broken = [
+        replace(one, case_id="collection", reason="SyntaxError") if one.suite == "held_out" else one
+        for one in file.verdicts
+    ]
+    verdicts.write(fresh, replace(file, verdicts=tuple(broken)))
+    with pytest.raises(
+        UserError, match=r"^suite held_out could not be asked of qa@2: .* cannot be collected: SyntaxError"
+    ):
+        recorded.prober().take(recorded.at, ["select", "held_out"], "")
+    kept = verdicts.read(verdict_path(recorded.at.path))
+    assert [one.outcome for one in kept.of("select")] == ["pass", "miss"]

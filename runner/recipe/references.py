@@ -6,6 +6,7 @@ passed over here, the models report it.
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,7 +231,14 @@ class _Checks:
                 near_file(found, file),
             )
             return
-        tests = re.findall(r"(?m)^(?:async )?def (test\w*)", found.read_text("utf-8", "replace"))
+        source = found.read_text("utf-8", "replace")
+        try:
+            ast.parse(source)
+        except SyntaxError as error:
+            what = f"probe file {file} is not Python: {error.msg} in line {error.lineno}"
+            self._report(what, self._value(*path), None, f"pytest {file} shows the line")
+            return
+        tests = re.findall(r"(?m)^\s*(?:async )?def (test\w*)", source)
         if not tests:
             self._report(f"{file} has no probe", self._value(*path), "a function `def test_…` under @probe")
         elif function and function.partition("[")[0] not in tests:
