@@ -106,7 +106,7 @@ def test_a_recipe_that_a_command_of_the_readme_names_has_no_fault_as_it_is_calle
 ) -> None:
     command, file, *options = arguments
     given = cli.commands[command].make_context(command, [file, *options]).params
-    load_checked((ROOT if file.startswith("recipes/") else project) / file, given["sets"])
+    assert load_checked((ROOT if file.startswith("recipes/") else project) / file, given["sets"]).spec.stages
 
 
 def test_what_the_readme_calls_missing_is_missing() -> None:

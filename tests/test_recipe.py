@@ -200,7 +200,7 @@ def test_checking_is_quick_and_imports_no_torch(write: Callable[..., Path]) -> N
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_of_the_project_are_right(path: Path) -> None:
-    load_checked(path)
+    assert load_checked(path).spec.recipe == path.stem
 
 
 WRONG: tuple[object, ...] = (
