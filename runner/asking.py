@@ -19,7 +19,7 @@ from runner.errors import BadProbe, Where, nearest
 FORMAT_VERSION = 1
 """Part of every suite key: raised when the same probe and cases would be asked differently than before."""
 
-StopReason = Literal["eos", "stop", "length"]
+StopReason = Literal["eos", "stop", "length", "choice"]
 F = TypeVar("F", bound=Callable[..., object])
 _ATTRIBUTE = "__recipe_probe__"
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -62,6 +62,27 @@ class Case:
         return f"Case({self.id}: {dict(self._row)!r})"
 
 
+@dataclass(frozen=True)
+class Decoding:
+    """How a reply is decoded: greedy, and nothing is ever taken from the checkpoint's own generation settings."""
+
+    max_new_tokens: int = 64
+    """At most so many tokens are generated."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a reply; what was matched is not part of it."""
+    temperature: float = 0.0
+    """0 is greedy; above it, tokens are drawn with a generator of the case's own."""
+    top_p: float = 1.0
+    """Nucleus sampling (Holtzman et al. 2020, arXiv:1904.09751); 1 draws from all tokens."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens that already occurred (Keskar et al. 2019,
+    arXiv:1909.05858); 1 changes nothing."""
+    samples: int = 1
+    """Replies per case; a probe gets all of them as `replies`."""
+    seed: int = 0
+    """Of sampling, together with the case's id and the number of the sample."""
+
+
 class Reply(str):
     """What the model said, as a string, and how it came to an end."""
 
@@ -71,15 +92,27 @@ class Reply(str):
     """`eos`: the model ended it; `stop`: a stop string came (it is cut off); `length`: max_new_tokens were spent."""
     margin: float | None
     """Smallest difference between the two best logits over the generated tokens: near 0, the reply hung by a hair."""
+    logprob: float | None
+    """Sum of the natural log probabilities of `tokens`; None where a server does not tell."""
+    thinking: str
+    """What stood between `<think>` and `</think>`, which is not part of the reply."""
 
     def __new__(
-        cls, text: str, tokens: tuple[int, ...] = (), stop_reason: StopReason = "eos", margin: float | None = None
+        cls,
+        text: str,
+        tokens: tuple[int, ...] = (),
+        stop_reason: StopReason = "eos",
+        margin: float | None = None,
+        logprob: float | None = None,
+        thinking: str = "",
     ) -> Reply:
         """A reply with this text; called with only the text, a probe function can be tried by hand."""
         reply = super().__new__(cls, text)
         reply.tokens = tokens
         reply.stop_reason = stop_reason
         reply.margin = margin
+        reply.logprob = logprob
+        reply.thinking = thinking
         return reply
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from runner.atomic import publish_text
 from runner.errors import UserError, Where
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Outcome = Literal["pass", "miss", "error", "not_asked"]
 
 
@@ -45,6 +45,20 @@ class Verdict:
     """Tokens generated."""
     margin: float | None = None
     """Smallest difference between the two best logits over the generated tokens."""
+    logprob: float | None = None
+    """Sum of the natural log probabilities of the generated tokens."""
+    question: str = ""
+    """Digest of what the author asks: prompt or messages before any chat template, and the decoding. Where it differs
+    from the baseline's the case has changed and is not compared; empty in files of format 1: unknown."""
+    cluster: str = ""
+    """The fact that the case is about: flips of one cluster are counted once. Empty: the case is a fact of its own."""
+    expected: str = ""
+    """Of a closed question with a key: the right choice."""
+    answered: str = ""
+    """Of a closed question: the choice that was most likely."""
+    leak: str = ""
+    """`question`: the rendered question stands in the rows this checkpoint was trained on; `facts`: its key does, in
+    other words; empty: neither, or the recipe is not known."""
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -67,6 +81,9 @@ class SuiteAsked:
     """Number of verdicts."""
     generation_s: float = 0.0
     """Seconds of generation this suite took part in."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """Numbers about the suite as a whole: what `pooled=` computed, and of closed questions with a key accuracy,
+    precision, recall and f1 (macro)."""
 
 
 @dataclass(frozen=True)

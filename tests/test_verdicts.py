@@ -72,7 +72,7 @@ def test_a_recorded_number_may_be_nan_or_infinite(tmp_path: Path) -> None:
 def test_the_file_says_what_it_is_then_its_suites_then_its_verdicts(tmp_path: Path) -> None:
     verdicts.write(tmp_path / "probes" / "ckpt-4.jsonl", FILE)
     head, suite, verdict = rows(tmp_path / "probes" / "ckpt-4.jsonl")
-    assert head == {"format_version": 1, "kind": "verdicts", "ckpt": "qa@4", "weights_sha256": "ab" * 32}
+    assert head == {"format_version": 2, "kind": "verdicts", "ckpt": "qa@4", "weights_sha256": "ab" * 32}
     assert (suite["kind"], suite["suite"], suite["cases"]) == ("suite", "held_out", 1)
     assert (verdict["kind"], verdict["case_id"], verdict["reply"]) == ("verdict", "U+5FC3", "水部")
 
@@ -117,7 +117,7 @@ def test_a_file_without_its_first_row_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_first_row_that_does_not_name_its_weights_is_damage(tmp_path: Path) -> None:
-    (tmp_path / "v.jsonl").write_text('{"format_version": 1, "kind": "verdicts", "ckpt": "qa@4"}\n', encoding="utf-8")
+    (tmp_path / "v.jsonl").write_text('{"format_version": 2, "kind": "verdicts", "ckpt": "qa@4"}\n', encoding="utf-8")
     assert screen(tmp_path / "v.jsonl") == (
         "v.jsonl:1: not a readable verdict file (KeyError: 'weights_sha256')" + EXPECTED
     )
@@ -125,10 +125,10 @@ def test_a_first_row_that_does_not_name_its_weights_is_damage(tmp_path: Path) ->
 
 def test_a_newer_format_is_named_whatever_else_it_holds(tmp_path: Path) -> None:
     (tmp_path / "v.jsonl").write_text(
-        '{"format_version": 2, "kind": "verdicts"}\n{"kind": "verdict"}\n', encoding="utf-8"
+        '{"format_version": 3, "kind": "verdicts"}\n{"kind": "verdict"}\n', encoding="utf-8"
     )
     assert screen(tmp_path / "v.jsonl") == (
-        "v.jsonl:1: this verdict file has format 2, this version reads up to 1\n"
+        "v.jsonl:1: this verdict file has format 3, this version reads up to 2\n"
         "    hint: read it with a newer version of recipe-runner"
     )
 
