@@ -7,12 +7,17 @@ from pathlib import Path
 
 
 def publish_text(path: Path, text: str) -> None:
-    """Write `text` to `path` as UTF-8, line ends as they are; its folder is made where it is missing.
+    """Write `text` to `path` as UTF-8, line ends as they are; see `publish_bytes`."""
+    publish_bytes(path, text.encode("utf-8"))
+
+
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`; its folder is made where it is missing.
 
     A reader sees the file as it was before or as it is after. A writer that is killed in between leaves a file whose
     name begins with a dot and ends in its process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
+    temporary.write_bytes(content)
     temporary.replace(path)

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from runner import folder, jobs, plan, spec
+from runner import folder, jobs, leaks, plan, spec
 from runner.atomic import publish_text
 from runner.checkpoints import Parent, read_manifest, sha256_file, weights_sha256
-from runner.data import datasets
+from runner.data import datasets, seen
 from runner.data.epochs import Counts, Epochs, count_pairs
 from runner.data.tokens import Fast, load_tokenizer, save_tokenizer, train_tokenizer
 from runner.errors import BadCheckpoint, BadRecipe, Problem, UserError
 from runner.folder import RunRecord, Superseded, folder_or_hub_id, tokenizer_place
 from runner.jobs import Job
+from runner.leaks import Leak
 from runner.plan import Arithmetic, Plan, StagePlan
 from runner.recipe import Loaded
 from runner.spec import parse_ref
@@ -108,6 +109,30 @@ class Prepared:
             raise BadRecipe(problems)
 
     @cached_property
+    def leaks(self) -> tuple[Leak, ...]:
+        """See `leaks.find`."""
+        return leaks.find(self.recipe, self.data)
+
+    def check_leaks(self) -> None:
+        """Whether a suite with `leaks: fail` asks what is trained.
+
+        Raises:
+            BadRecipe: one does.
+        """
+        forbidden = [leak for leak in self.leaks if self.recipe.probes[leak.suite].leaks == "fail"]
+        if forbidden:
+            marks = self.loaded.marks
+            raise BadRecipe(
+                Problem(
+                    leak.words,
+                    marks["probes", leak.suite, "cases"].at_value(),
+                    "cases that no stage trains on, as `leaks: fail` promises",
+                    f"first {leak.first!r}; split the rows by what they are about: split: {{by: COLUMN, …}}",
+                )
+                for leak in forbidden
+            )
+
+    @cached_property
     def looks(self) -> Mapping[str, int]:
         """See `plan.looks`."""
         return plan.looks(self.recipe, {name: numbers.publish_steps for name, numbers in self.arithmetic.items()})
@@ -132,6 +157,8 @@ def write_data(prepared: Prepared, superseded: Superseded) -> None:
     if (run / "data").exists():
         superseded.take(run / "data")
     datasets.write_splits(prepared.data, run / "data")
+    for ref in sorted({ref for stage in prepared.recipe.stages.values() for ref in stage.data}):
+        seen.write(seen.gather(prepared.data.get(ref)), run / "data" / "seen")
     if isinstance(prepared.recipe.model.tokenizer, spec.Tokenizer):
         save_tokenizer(tokenizer, run / "data" / "tokenizer")
     files = sorted(path for path in (run / "data").rglob("*") if path.is_file())
@@ -269,6 +296,7 @@ def make_plan(prepared: Prepared) -> Plan:
     """The whole plan; this tokenises every row of every epoch, as training will see them."""
     recipe = prepared.recipe
     prepared.check_steps()
+    prepared.check_leaks()
     state = states(prepared)
     stages = tuple(
         StagePlan(
@@ -296,8 +324,15 @@ def make_plan(prepared: Prepared) -> Plan:
         device=_device_words(gpus, recipe.model.dtype),
         stages=stages,
         result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
-        warnings=plan.warnings(recipe, prepared.looks, cases, _own_gates(prepared)),
+        warnings=(
+            *plan.warnings(recipe, prepared.looks, cases, _own_gates(prepared)),
+            *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
+        ),
     )
+
+
+def _unexpected(recipe: spec.Recipe, leak: Leak) -> bool:
+    return recipe.probes[leak.suite].leaks != "expected"
 
 
 def _own_gates(prepared: Prepared) -> set[str]:

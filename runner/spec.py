@@ -356,6 +356,9 @@ class Suite(Block):
     """Stages whose checkpoints are asked. Default: all."""
     gate: Gate | None = None
     """Replaces the gate in the probe file."""
+    leaks: Literal["fail", "warn", "expected"] = "warn"
+    """What a case means whose question stands in the rows that the checkpoint was trained on: nothing trains, or its
+    verdict is an error (`fail`); it is said (`warn`); it is meant, as in a suite of trained questions (`expected`)."""
 
 
 class Result(Block):
@@ -388,6 +391,17 @@ class Recipe(Block):
     """The suite whose pass rate decides what `@best` means; it should gate nothing."""
     result: Result | None = None
     """The checkpoint whose gates set the exit code. Default: the last one of the last stage."""
+
+    def lineage(self, stage: str) -> tuple[str, ...]:
+        """A stage and those that its weights came through, the latest first."""
+        found = [stage]
+        while (start := self.stages[found[-1]].from_) and (ref := parse_ref(start)) and ref.stage in self.stages:
+            found.append(ref.stage)
+        return tuple(found)
+
+    def trained_on(self, stage: str) -> tuple[str, ...]:
+        """The data sets and splits that the checkpoints of a stage were trained on, the latest stage's first."""
+        return tuple(dict.fromkeys(ref for name in self.lineage(stage) for ref in self.stages[name].data))
 
     def asked_at(self, stage: str) -> tuple[str, ...]:
         """The suites that are asked at the checkpoints of a stage."""

@@ -17,7 +17,7 @@ TABLE = """
 | 0 | `errors` · `atomic` |
 | 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `repetition` |
 | 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` |
-| 3 | `check` · `plan` · `jobs` · `model` · `starter` |
+| 3 | `check` · `plan` · `leaks` · `jobs` · `model` · `starter` |
 | 4 | `standings` · `console` · `train` |
 | 5 | `preparation` · `prober` · `ending` · `progress` · `probing` · `host` |
 | 6 | `run` |

@@ -151,6 +151,14 @@ class Dataset:
             cases.append({**values, "id": given if given is not None and ascii_id(str(given)) == name else name})
         return cases
 
+    def ids(self) -> Iterator[str]:
+        """What each row is about: its id as in `cases`, which rows about the same thing share."""
+        return (self._id(item) for item in self.items)
+
+    def columns(self, position: int) -> Mapping[str, Any]:
+        """The columns of the row at `position`, and the fields that templates wrote."""
+        return self._layer.written(self.items[position])
+
     def digest(self) -> str:
         """sha256 of all its texts depend on: files, blocks of the recipe, seed. Reads files, but no rows."""
         return self._layer.digest(self._split)

@@ -1,0 +1,139 @@
+"""What training saw, small enough to be looked up at every checkpoint: digests of its questions and of its keys, and a
+few rows as they were written.
+
+A probe's question that stands in the training rows is a leak: its answer may be recited. Facts about the case's key in
+other words are not a leak, but worth knowing. Both are found by digest, so that a run over a million rows leaves files
+of a few megabytes, in which a question is found by bisection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.atomic import publish_bytes, publish_text
+from runner.data.examples import Dataset
+from runner.errors import BadData
+
+FORMAT_VERSION = 1
+SAMPLE = 64
+"""Rows kept as they were written, spread over the data set."""
+
+Seen = Literal["question", "facts", ""]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it was trained on."""
+
+    columns: Mapping[str, Any]
+    prompt: str
+    text: str
+    """Prompt and completion, or the document."""
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What one data set, or a split of it, showed to training."""
+
+    ref: str
+    questions: array[int]
+    """Sorted digests of every prompt, every document, and every line of a document of several."""
+    keys: array[int]
+    """Sorted digests of the ids of its rows: the value of the split's column, or the id."""
+    rows: tuple[Row, ...]
+    """A sample, of rows that have a prompt."""
+
+    def holds(self, question: str, key: str) -> Seen:
+        """Whether it held this question, or at least a row with this key."""
+        if _among(question, self.questions):
+            return "question"
+        return "facts" if _among(key, self.keys) else ""
+
+
+def gather(data: Dataset) -> TrainedOn:
+    """What training on `data` sees, in all the ways its rows can be written."""
+    questions: set[int] = set()
+    keys: set[int] = set()
+    rows: list[Row] = []
+    every = max(len(data) // SAMPLE, 1)
+    for position, case_id in enumerate(data.ids()):
+        keys.add(_digest(case_id))
+        variants = data.variants(position)
+        for example in variants:
+            questions |= {_digest(text) for text in _questions(example.prompt, example.completion)}
+        if variants[0].prompt and position % every == 0 and len(rows) < SAMPLE:
+            first = variants[0]
+            rows.append(Row(data.columns(position), first.prompt, first.prompt + first.completion))
+    return TrainedOn(data.name, array("Q", sorted(questions)), array("Q", sorted(keys)), tuple(rows))
+
+
+def write(found: TrainedOn, folder: Path) -> None:
+    """Keep it in `folder` as REF.json and REF.u64."""
+    about = {
+        "format_version": FORMAT_VERSION,
+        "questions": len(found.questions),
+        "keys": len(found.keys),
+        "rows": [[dict(row.columns), row.prompt, row.text] for row in found.rows],
+    }
+    publish_bytes(folder / f"{found.ref}.u64", found.questions.tobytes() + found.keys.tobytes())
+    publish_text(folder / f"{found.ref}.json", json.dumps(about, ensure_ascii=False, default=str) + "\n")
+
+
+def read(ref: str, folder: Path) -> TrainedOn | None:
+    """What `write` kept of a data set; None where the run kept nothing.
+
+    Raises:
+        BadData: the files are damaged, or a newer version wrote them.
+    """
+    path = folder / f"{ref}.json"
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format_version"] > FORMAT_VERSION:
+            raise BadData(f"{path} has format {about['format_version']}, this version reads up to {FORMAT_VERSION}")
+        digests = array("Q", path.with_suffix(".u64").read_bytes())
+        if len(digests) != about["questions"] + about["keys"]:
+            raise ValueError(f"{len(digests)} digests")
+        rows = tuple(Row(*row) for row in about["rows"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadData(
+            f"{path} cannot be read ({type(error).__name__}: {error})",
+            hint="move the run's data/ away: the next recipe run writes it again",
+        ) from error
+    return TrainedOn(ref, digests[: about["questions"]], digests[about["questions"] :], rows)
+
+
+def differs(rows: Iterable[tuple[str, Row]]) -> tuple[str, str] | None:
+    """A probe's prompt and the prompt that training saw, where no row of the sample begins as the probe asks.
+
+    Args:
+        rows: the probe's prompt, rendered with a row's columns, and the row.
+    """
+    first: tuple[str, str] | None = None
+    for asked, row in rows:
+        if row.text.startswith(asked):
+            return None
+        first = first or (asked, row.prompt)
+    return first
+
+
+def _questions(prompt: str, completion: str) -> set[str]:
+    return {prompt} if prompt else {completion, *completion.splitlines()}
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.strip().encode("utf-8", "replace"), digest_size=8).digest(), "little")
+
+
+def _among(text: str, digests: array[int]) -> bool:
+    wanted = _digest(text)
+    place = bisect_left(digests, wanted)
+    return place < len(digests) and digests[place] == wanted
