@@ -2,26 +2,28 @@
 
 Each has a control, the same task under a rule that everybody knows: where the model fails that, its failing the
 made-up rule says nothing, and the case is not asked.
+
+These are the open cases: read the replies, develop on them, and draw new ones when they are worn out, with
+`python probes/data/make_novel_rules.py --seed N`. What you claim in the end is asked by `locked_novel_rules.py`.
 """
 
-import re
-
-from runner import probe
+from runner import answers, probe
 
 CASES = "data/novel_rules.jsonl"
 
 
-def ends_with(reply, key):
-    """The last numbers and words of the reply are the answer; of several, in any order."""
-    found = re.findall(r"[a-z]+|\d+", reply.lower())
-    return sorted(found[-len(key) :]) == sorted(key)
-
-
-@probe(cases=CASES, prompt="{{ control }}")
+@probe(cases=CASES, prompt="{{ control }}", gate={"max_regression": "significant"})
 def test_control(case, reply):
-    assert ends_with(reply, case.control_key)
+    """The rule that everybody knows; the last numbers, names or words of the reply are its answer."""
+    assert answers.says(reply, case.control_key, case.control_pattern)
 
 
-@probe(cases=CASES, prompt="{{ rule }}{{ question }}", given=test_control)
+@probe(
+    cases=CASES,
+    prompt="{{ rule }}{{ question }}",
+    given=test_control,
+    gate={"max_regression": "significant"},
+)
 def test_follows_rule(case, reply):
-    assert ends_with(reply, case.key)
+    """The made-up rule."""
+    assert answers.says(reply, case.key, case.pattern)

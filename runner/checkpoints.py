@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import loadable
 from runner.errors import BadCheckpoint
 
 FORMAT_VERSION = 1
@@ -69,8 +70,9 @@ def sha256_file(path: Path) -> str:
 
 
 def weights_sha256(folder: Path) -> str:
-    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of names."""
-    files = sorted(folder.glob("*.safetensors"))
+    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of names; of its
+    `*.bin` files where another trainer wrote those."""
+    files = sorted(folder.glob("*.safetensors")) or [file for file in loadable.weights(folder) if file.is_file()]
     if not files:
         raise BadCheckpoint(f"no *.safetensors in {folder}", hint="a checkpoint holds its weights as safetensors")
     if len(files) == 1:

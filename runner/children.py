@@ -40,6 +40,14 @@ class Child:
         found = printed.decode("utf-8", errors="replace").splitlines()[-lines:]
         return "\n".join(found) if found else "(it printed nothing)"
 
+    def how_it_ended(self) -> str:
+        """`was killed by SIGTERM`, or `ended with exit code 3`; of one that has ended."""
+        assert self.exit_code is not None
+        if self.exit_code < 0:
+            name = signal.Signals(-self.exit_code).name
+            return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+        return f"ended with exit code {self.exit_code}"
+
 
 class Host:
     """The process that forks children; a context manager that leaves none behind."""

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
-from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, Interrupted, TrainingFailed, UserError, printable
+from runner.errors import (
+    EXIT_GATE_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_TRAINING_FAILED,
+    Interrupted,
+    TrainingFailed,
+    UserError,
+    printable,
+)
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: a fault of this program."""
@@ -43,6 +51,7 @@ def cli() -> None:
       recipe new my_model              a first recipe that runs as it is
       recipe run my_model.yaml         train every stage, probe every checkpoint, gate
       pytest probes --ckpt CHECKPOINT  the same probes by hand, on any checkpoint
+      recipe watch out --probes probes probe each checkpoint that another trainer writes
 
     Exit codes: 0 the result's gates passed, 1 a gate failed, 2 the recipe or the command line is wrong,
     3 training failed, 130 interrupted (the same command resumes).
@@ -91,6 +100,79 @@ def run(file: Path, sets: tuple[str, ...], out: Path | None) -> int:
 
 
 @cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--probes", multiple=True, required=True, metavar="PATH", help="Probe file or folder; repeatable.")
+@click.option("--suite", "suites", multiple=True, metavar="NAME", help="Ask only this suite; repeatable.")
+@click.option("--baseline", metavar="CKPT|FILE", help="Compare with this checkpoint (asked first) or verdict file.")
+@click.option("--once", is_flag=True, help="End after the checkpoints that are there.")
+@click.option(
+    "--idle",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="MINUTES",
+    help="End when no checkpoint came for so long.",
+)
+def watch(
+    folder: Path, probes: tuple[str, ...], suites: tuple[str, ...], baseline: str | None, once: bool, idle: float | None
+) -> int:
+    """Probe every checkpoint that appears in DIR, the output folder of any trainer. Verdicts go to DIR/probes.
+
+    Ends on Ctrl-C with exit code 130; with --once or --idle it has that of the gates.
+    """
+    if once and idle is not None:
+        raise click.UsageError("--once and --idle exclude each other")
+    from runner.watching.following import watch as follow
+    from runner.watching.options import Options
+
+    idle_s = None if idle is None else idle * 60
+    return follow(Options(folder, probes, suites, baseline, once, idle_s), _console())
+
+
+@cli.command()
+@click.option("--clear", is_flag=True, help="Forget all replies.")
+def store(clear: bool) -> None:
+    """Show the store of replies that pytest --ckpt and recipe run keep, or clear it.
+
+    $RECIPE_STORE names its file, or says off; $RECIPE_STORE_MIB bounds its size (1024).
+    """
+    from runner.probing.store import PLACE, Store
+
+    opened = Store.open()
+    if opened is None:
+        click.echo(f"${PLACE} is off: no replies are kept")
+        return
+    if clear:
+        click.echo(f"{opened.entries():,} replies forgotten")
+        opened.clear()
+    click.echo(f"place    {opened.path}")
+    click.echo(f"replies  {opened.entries():,}")
+    click.echo(f"size     {opened.size_bytes() / 2**20:,.1f} of at most {opened.most_bytes / 2**20:,.0f} MiB")
+    for trouble in opened.troubles:
+        click.echo(f"trouble  {trouble}")
+    opened.close()
+
+
+@cli.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@click.option("--all", "every", is_flag=True, help="Show every lost case, not only the first of each suite.")
+def compare(before: str, after: str, markdown: bool, every: bool) -> int:
+    """Compare BEFORE and AFTER: per suite what was lost and gained, and whether chance explains it.
+
+    Each is a checkpoint, the folder of a run (its result checkpoint) or a verdict file. Exit code 1: a suite is worse
+    beyond chance.
+    """
+    from runner import comparing
+
+    found = comparing.compare(comparing.find(before, Path.cwd()), comparing.find(after, Path.cwd()))
+    if markdown:
+        click.echo(comparing.markdown(found, every=every), nl=False)
+    else:
+        _console().print(comparing.screen(found, every=every))
+    return EXIT_GATE_FAILED if found.worse else 0
+
+
+@cli.command()
 def schema() -> None:
     """Print the JSON Schema of the recipe language, for editors."""
     from runner.recipe import schema as made
@@ -99,15 +181,36 @@ def schema() -> None:
 
 
 @cli.command()
-@click.argument("name")
-def new(name: str) -> None:
-    """Write a first recipe with its data and its probe, which run as they are."""
-    from runner.starter import write_starter
+@click.argument("name", required=False)
+@click.option("--suites", metavar="NAMES", help="Copy suites that ship: names with commas between them, or all.")
+def new(name: str | None, suites: str | None) -> None:
+    """Write a first recipe with its data and its probe, which run as they are; or suites of probes; or both.
 
-    written = [path.relative_to(Path.cwd()) for path in write_starter(name, Path.cwd())]
-    for path in written:
-        click.echo(f"wrote {path}")
-    click.echo(f"\nnow:  recipe run {written[0]}")
+    \b
+      recipe new my_model                      a recipe, its data, its probe
+      recipe new my_model --suites repetition  the same, and suites beside it
+      recipe new --suites all                  suites alone: for checkpoints of any trainer
+
+    Suites: radicals, novel_rules, repetition, forgetting, watched. They are yours to change; nothing is overwritten.
+    """
+    from runner.starter import chosen, recipe_lines, write_starter, write_suites
+
+    if name is None and suites is None:
+        raise click.UsageError("give a NAME for a recipe, or --suites, or both")
+    folder, names = Path.cwd(), chosen(suites) if suites is not None else ()
+    had_probes = (folder / "probes").exists()
+    written = write_starter(name, folder, names) if name is not None else write_suites(names, folder)
+    paths = [path.relative_to(folder).as_posix() for path in written]
+    click.echo("\n".join(f"wrote {path}" for path in paths))
+    if name is not None:
+        click.echo(f"\nnow:  recipe run {paths[0]}")
+        if names:
+            click.echo("the suites are asked too where you add, under probes:")
+            click.echo("\n".join(f"  {line}" for line in recipe_lines(names, folder)))
+        return
+    asked = [path for path in paths if path.startswith("probes/test_")] if had_probes else ["probes"]
+    click.echo(f"\nnow:  pytest {' '.join(asked)} --ckpt CHECKPOINT")
+    click.echo("CHECKPOINT is a folder of any trainer, with config.json, weights and tokenizer, or a PEFT adapter.")
 
 
 def _default_out(loaded: Any) -> Path:

@@ -1,7 +1,6 @@
 """The terminal: records of a run to rich renderables. Nothing is decided here, and no file is read.
 
-Colours are a second signal only: every state also has a sign (`✓`, `✗`, `·`), so that nothing is lost without colour.
-What a model said is shown through `said`, which makes control characters visible.
+What is shown of a decision is in `tables`, which the end of pytest and `recipe compare` share.
 """
 
 from __future__ import annotations
@@ -16,12 +15,24 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from runner.errors import UserError, printable
-from runner.gate import Decision, Flip, wilson
+from runner.errors import UserError
+from runner.forgetting import Forgetting
+from runner.gate import Decision, Flip
 from runner.plan import Plan, StagePlan
+from runner.tables import (
+    BAD,
+    DIM,
+    GOOD,
+    MARK,
+    CheckpointRow,
+    decision_lines,
+    flip_lines,
+    forgetting_lines,
+    matrix,
+    percent,
+    said,
+)
 
-GOOD, BAD, DIM, MARK = "blue", "dark_orange3", "bright_black", "bold"
-"""Blue and orange are told apart by every common kind of colour blindness."""
 _SIGN = {"to do": " ", "running": "›", "probing": "?", "done": "✓", "skipped": "✓", "stopped": "✗", "failed": "✗"}
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -41,15 +52,6 @@ class StageProgress:
 
 
 @dataclass(frozen=True)
-class CheckpointRow:
-    """One line of the matrix: a checkpoint, its loss, and what was decided about each suite."""
-
-    label: str
-    loss: float | None
-    decisions: Mapping[str, Decision]
-
-
-@dataclass(frozen=True)
 class Ending:
     """What a run has come to."""
 
@@ -61,6 +63,10 @@ class Ending:
     result: Sequence[Decision]
     turned: Sequence[str]
     """Sentences that name the checkpoint where a suite turned."""
+    line: Sequence[str]
+    """The checkpoints that the result came through, the first stage's first, and itself."""
+    forgetting: Forgetting | None
+    """What was kept on that line; None where no suite was asked twice on it."""
     also_red: Sequence[str]
     """Red gates that do not set the exit code, with their reasons."""
     regressions: Sequence[tuple[str, Sequence[Flip]]]
@@ -71,21 +77,6 @@ class Ending:
     stopped: str
     """Why the run ended before its last stage, or empty."""
     exit_code: int
-
-
-def said(text: str, limit: int = 200) -> str:
-    """What a model or a data file said, safe for a terminal, and not longer than `limit` characters."""
-    shown = printable(text)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def percent(share: float) -> str:
-    """`97.7 %`, with 100 and 0 only where that is exact."""
-    if 0.9995 <= share < 1:
-        return "99.9 %"
-    if 0 < share < 0.0005:
-        return "0.1 %"
-    return f"{share * 100:.1f} %" if share not in (0, 1) else f"{share * 100:.0f} %"
 
 
 def duration(seconds: float) -> str:
@@ -167,37 +158,6 @@ def _plan_notes(plan: Plan) -> list[RenderableType]:
     return notes
 
 
-# --- the matrix ---
-
-
-def matrix(rows: Sequence[CheckpointRow], suites: Sequence[str], *, last: int | None = None) -> Table:
-    """Checkpoints down, suites across: pass rate, and `✓` or `✗` where a gate judged it."""
-    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
-    table.add_column("checkpoint", no_wrap=True)
-    table.add_column("loss", justify="right", no_wrap=True)
-    for suite in suites:
-        table.add_column(suite, justify="right", overflow="fold")  # of many suites each is narrow, and none is lost
-    shown = rows if last is None else rows[-last:]
-    if len(shown) < len(rows):
-        table.add_row(Text(f"… {len(rows) - len(shown)} above", style=DIM))
-    for row in shown:
-        loss = f"{row.loss:.4f}" if row.loss is not None else ""
-        table.add_row(Text(row.label), loss, *(_cell(row.decisions.get(suite)) for suite in suites))
-    return table
-
-
-def _cell(decision: Decision | None) -> Text:
-    if decision is None:
-        return Text("", style=DIM)
-    tally = decision.tally
-    shown = "–" if tally.rate is None else percent(tally.rate)
-    if tally.errors:
-        shown += f" {tally.errors}!"
-    if decision.green is None:
-        return Text(f"{shown}  ")
-    return Text(f"{shown} {'✓' if decision.green else '✗'}", style=GOOD if decision.green else BAD)
-
-
 # --- while it runs ---
 
 
@@ -245,18 +205,6 @@ def _stage_row(stage: StageProgress) -> list[RenderableType]:
     return cells
 
 
-def flip_lines(where: str, flips: Sequence[Flip], most: int) -> list[Text]:
-    """Cases that changed, each with its reply before and after."""
-    lines = []
-    for flip in flips[:most]:
-        lines.append(Text.assemble((f"  {flip.case_id} ", MARK), (where, DIM)))
-        lines.append(Text.assemble(("    before: ", DIM), said(flip.before.reply, 120)))
-        lines.append(Text.assemble(("    after:  ", DIM), said(flip.after.reply, 120)))
-    if len(flips) > most:
-        lines.append(Text(f"  … and {len(flips) - most} more", style=DIM))
-    return lines
-
-
 # --- the end ---
 
 
@@ -266,8 +214,10 @@ def ending_screen(ending: Ending) -> RenderableType:
     against = f" against {ending.result_baseline}" if ending.result_baseline else ""
     parts.append(Text.assemble(("result ", MARK), f"{ending.result_label}{against}"))
     for decision in ending.result:
-        parts += _decision_lines(decision)
+        parts += decision_lines(decision)
     parts += [Text(f"  {sentence}", style=BAD) for sentence in ending.turned]
+    if ending.forgetting is not None:
+        parts += [Text(), Text(" → ".join(ending.line), style=DIM), *forgetting_lines(ending.forgetting)]
     for where, flips in ending.regressions:
         parts += [Text(), Text(f"{len(flips)} lost: {where}", style=MARK), *flip_lines("", flips, 3)]
     if ending.also_red:
@@ -282,31 +232,6 @@ def ending_screen(ending: Ending) -> RenderableType:
     verdict = ("green: exit code 0", GOOD) if ending.exit_code == 0 else (f"red: exit code {ending.exit_code}", BAD)
     parts += [Text(), Text(verdict[0], style=f"bold {verdict[1]}")]
     return Group(*parts)
-
-
-def _decision_lines(decision: Decision) -> list[Text]:
-    tally = decision.tally
-    low, high = wilson(tally.passed, tally.asked)
-    sign, style = ("✓", GOOD) if decision.green else ("✗", BAD) if decision.green is False else ("·", DIM)
-    rate = (
-        "not asked"
-        if tally.rate is None
-        else f"{percent(tally.rate)} of {tally.asked} [{percent(low)} – {percent(high)}]"
-    )
-    lines = [Text.assemble((f"  {sign} {decision.suite} ", style), rate)]
-    # a reason may quote what the model said
-    lines += [Text(f"      {said(reason, 400)}", style=style) for reason in decision.reasons]
-    lines += [Text(f"      {said(note, 400)}", style=DIM) for note in decision.notes]
-    return lines
-
-
-def decision_line(label: str, decision: Decision) -> str:
-    """One plain line for a log: `qa@96 held_out 97.7 % of 300 green`."""
-    tally = decision.tally
-    state = {True: "green", False: "red", None: "recorded"}[decision.green]
-    rate = "none asked" if tally.rate is None else f"{percent(tally.rate)} of {tally.asked}"
-    why = "; ".join(said(reason, 400) for reason in decision.reasons) if decision.green is False else ""
-    return f"{label} {decision.suite}: {rate} {state}" + (f" ({why})" if why else "")
 
 
 def print_error(console: Console, error: UserError) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runner import gate
-from runner.console import CheckpointRow, Ending, percent
+from runner.console import Ending
 from runner.errors import EXIT_GATE_FAILED
 from runner.gate import ALPHA, Decision, Flip
 from runner.recipe import Loaded
 from runner.standings import Checkpoint, Standings
+from runner.tables import CheckpointRow, percent
 
 Rows = Sequence[tuple[Checkpoint, Mapping[str, Decision]]]
 
@@ -44,6 +45,8 @@ def ending(
         result_baseline=baseline.label if baseline else next(iter(compared), ""),
         result=decisions,
         turned=_turned(standings, rows),
+        line=[end.label for end in standings.line(checkpoint)],
+        forgetting=standings.forgetting(checkpoint),
         also_red=_also_red(rows, checkpoint),
         regressions=_regressions(checkpoint, red),
         seconds=seconds,

@@ -22,7 +22,7 @@ from runner import spec
 from runner.atomic import publish_text
 from runner.errors import FolderTaken, UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class RunRecord:
     git_commit: str | None
     data: Mapping[str, str]
     """Digest of every data set."""
-    looks: Mapping[str, int]
-    """For every suite whose gate is `max_regression: significant`, at how many checkpoints of the run it is judged."""
+    looks: int
+    """At how many checkpoints of the run suites are tested for losses beyond chance; see `plan.looks`."""
 
 
 def write_run(run: Path, record: RunRecord) -> None:
@@ -60,6 +60,8 @@ def read_run(run: Path) -> RunRecord:
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (version := row.pop("format_version")) > FORMAT_VERSION:
             raise UserError(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}")
+        if version == 1:  # told it suite by suite
+            row["looks"] = max(row["looks"].values(), default=0)
         return RunRecord(**row)
     except FileNotFoundError as error:
         raise UserError(f"{run} is not a run folder: it has no run.json") from error

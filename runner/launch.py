@@ -10,8 +10,9 @@ from pathlib import Path
 TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
 """Modules that a child of each kind would otherwise import itself."""
 
-_FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD"}
-"""Variables that would choose among the cases, end at the first miss, or keep this package's plugin out."""
+_FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "GITHUB_ACTIONS"}
+"""Variables that would choose among the cases, end at the first miss, keep this package's plugin out, or write the
+summary of a job at every checkpoint."""
 
 
 def host_argv(first: str, then: Sequence[str]) -> list[str]:

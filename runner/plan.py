@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from runner import spec
 from runner.checkpoints import Parent
 from runner.data.epochs import Counts
-from runner.gate import ALPHA
+from runner.gate import ALPHA, is_significant
 from runner.spec import parse_ref
 
 
@@ -85,13 +85,37 @@ def _publish_steps(stage: spec.Stage, steps_per_epoch: int, total: int) -> tuple
     return (*wanted, total)
 
 
-def looks(recipe: spec.Recipe, publish_steps: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """For every suite whose gate compares with a baseline, at how many checkpoints of the run it is judged."""
-    return {
-        name: sum(len(steps) for stage, steps in publish_steps.items() if name in recipe.asked_at(stage))
-        for name, suite in recipe.probes.items()
-        if suite.gate is not None and suite.gate.max_regression == "significant"
-    }
+def significant(recipe: spec.Recipe, stage: str, own: Collection[str] = ()) -> tuple[str, ...]:
+    """The suites whose gate tests at the checkpoints of a stage whether something was lost beyond chance.
+
+    Without a baseline nothing is tested: at a stage that starts from no other one, unless the gate names a baseline.
+
+    Args:
+        own: suites without a gate in the recipe whose probe file may have one with `max_regression: significant`.
+    """
+    order = list(recipe.stages)
+    start = recipe.stages[stage].from_
+    has_start = start is not None and parse_ref(start) is not None
+    found = []
+    for name in recipe.asked_at(stage):
+        gate = recipe.probes[name].gate
+        ref = parse_ref(gate.baseline) if gate is not None and gate.baseline is not None else None
+        compared = order.index(ref.stage) <= order.index(stage) if ref is not None else has_start
+        if compared and (is_significant(gate) if gate is not None else name in own):
+            found.append(name)
+    return tuple(found)
+
+
+def looks(recipe: spec.Recipe, publish_steps: Mapping[str, Sequence[int]], own: Collection[str] = ()) -> int:
+    """At how many checkpoints of the run any suite is tested for losses beyond chance; once more where the result is
+    compared with a baseline of its own. ALPHA is divided by it: each look is one more chance of a false alarm.
+
+    Args:
+        publish_steps: of each stage.
+        own: see `significant`.
+    """
+    looked = sum(len(steps) for stage, steps in publish_steps.items() if significant(recipe, stage, own))
+    return looked + bool(recipe.result and recipe.result.baseline and looked)
 
 
 def stage_inputs(
@@ -156,19 +180,22 @@ def library_version(library: str) -> str:
 
 
 def warnings(
-    recipe: spec.Recipe, looks_of: Mapping[str, int], cases: Mapping[str, int], own_gates: Collection[str]
+    recipe: spec.Recipe, looked: int, cases: Mapping[str, int], own_gates: Collection[str], own: Collection[str] = ()
 ) -> tuple[str, ...]:
     """What is allowed, but probably not meant.
 
     Args:
-        looks_of: see `looks`.
+        looked: see `looks`.
         cases: number of cases of the suites whose cases the recipe names.
         own_gates: suites whose probe file may have a gate of its own.
+        own: see `significant`.
     """
     found = []
-    for name, looked in looks_of.items():
-        alpha = ALPHA / max(len(looks_of), 1) / max(looked, 1)
-        # if every case is lost and none gained, p is 2**-cases
+    families = [family for stage in recipe.stages if (family := significant(recipe, stage, own))]
+    for name in dict.fromkeys(name for family in families for name in family):
+        # where nothing else is lost at a checkpoint, Holm asks this suite for an equal part of the level
+        alpha = ALPHA / max(looked, 1) / min(len(family) for family in families if name in family)
+        # if every case is lost and none gained, p is 2**-cases; where cases share a fact it takes more of them
         needed = math.floor(-math.log2(alpha)) + 1
         if (count := cases.get(name)) is not None and count < needed:
             found.append(

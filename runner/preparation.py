@@ -133,9 +133,18 @@ class Prepared:
             )
 
     @cached_property
-    def looks(self) -> Mapping[str, int]:
+    def looks(self) -> int:
         """See `plan.looks`."""
-        return plan.looks(self.recipe, {name: numbers.publish_steps for name, numbers in self.arithmetic.items()})
+        return self.looks_at({name: numbers.publish_steps for name, numbers in self.arithmetic.items()})
+
+    def looks_at(self, publish_steps: Mapping[str, Sequence[int]]) -> int:
+        """The same, where the steps of every stage are known without a look at the data."""
+        return plan.looks(self.recipe, publish_steps, self.own_significant)
+
+    @cached_property
+    def own_significant(self) -> frozenset[str]:
+        """See `plan.significant`."""
+        return frozenset(_probe_files_with(self, b"significant"))
 
     def counts(self, name: str) -> Counts:
         """What the tokenizer makes of all rows that a stage will see."""
@@ -167,7 +176,7 @@ def write_data(prepared: Prepared, superseded: Superseded) -> None:
     publish_text(run / "data" / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
 
 
-def run_record(prepared: Prepared, looks: Mapping[str, int]) -> RunRecord:
+def run_record(prepared: Prepared, looks: int) -> RunRecord:
     """What `run.json` will say."""
     loaded = prepared.loaded
     return RunRecord(
@@ -259,7 +268,7 @@ def new_job(prepared: Prepared, name: str, start: Parent | None, inputs: Mapping
 def states(prepared: Prepared) -> dict[str, str]:
     """For every stage: `done`, `resumes at step 96`, `changed: …`, `to do`. Below one that is not done, none is."""
     run = prepared.run
-    standings = Standings(prepared.recipe, run, {})
+    standings = Standings(prepared.recipe, run)
     found: dict[str, str] = {}
     for name, stage in prepared.recipe.stages.items():
         ref = parse_ref(stage.from_) if stage.from_ else None
@@ -325,7 +334,9 @@ def make_plan(prepared: Prepared) -> Plan:
         stages=stages,
         result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
         warnings=(
-            *plan.warnings(recipe, prepared.looks, cases, _own_gates(prepared)),
+            *plan.warnings(
+                recipe, prepared.looks, cases, _probe_files_with(prepared, b"gate"), prepared.own_significant
+            ),
             *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
         ),
     )
@@ -335,10 +346,15 @@ def _unexpected(recipe: spec.Recipe, leak: Leak) -> bool:
     return recipe.probes[leak.suite].leaks != "expected"
 
 
-def _own_gates(prepared: Prepared) -> set[str]:
-    """Suites whose probe file speaks of a gate; the plan imports none of them."""
-    files = {name: suite.file.partition("::")[0] for name, suite in prepared.recipe.probes.items()}
-    return {name for name, file in files.items() if b"gate" in (prepared.loaded.root / file).read_bytes()}
+def _probe_files_with(prepared: Prepared, word: bytes) -> set[str]:
+    """Suites whose probe file, or the conftest.py beside it, holds a word; the plan imports none of them."""
+    found = set()
+    for name, suite in prepared.recipe.probes.items():
+        file = prepared.loaded.root / suite.file.partition("::")[0]
+        beside = file.with_name("conftest.py")
+        if word in file.read_bytes() or (beside.is_file() and word in beside.read_bytes()):
+            found.add(name)
+    return found
 
 
 def _device_words(gpus: Sequence[str], dtype: str) -> str:

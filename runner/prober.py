@@ -26,7 +26,7 @@ class Prober:
     def _key(self, suite: spec.Suite) -> str:
         file, _, function = suite.file.partition("::")
         cases = self._run / "data" / f"{suite.cases}.jsonl" if suite.cases else None
-        return suite_key(self._root / file, function or None, cases)
+        return suite_key(self._root / file, function or None, cases, suite.decoding.changes if suite.decoding else None)
 
     def due(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """The suites asked at this checkpoint's stage that have no verdicts there, or verdicts of another version."""

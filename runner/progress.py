@@ -11,10 +11,11 @@ from rich.live import Live
 from rich.text import Text
 
 from runner import console as show
-from runner import spec
-from runner.console import CheckpointRow, Ending, StageProgress
+from runner import spec, tables
+from runner.console import Ending, StageProgress
 from runner.events import Logged, Published, Started
 from runner.plan import Plan
+from runner.tables import CheckpointRow
 
 
 class Screen:
@@ -59,7 +60,7 @@ class Screen:
         """A line for a log. A live screen shows the same in its own way, but for what it has no place for, which stays
         above it."""
         if self._live is None or also_live:
-            self._console.print(Text(text, style=show.DIM if also_live else ""), soft_wrap=True)
+            self._console.print(Text(text, style=tables.DIM if also_live else ""), soft_wrap=True)
 
     # --- what happens, in the order it does ---
 
@@ -125,10 +126,10 @@ class Screen:
             stage.state = "running"
         for decision in row.decisions.values():
             if not again:
-                self._line(show.decision_line(row.label, decision))
+                self._line(tables.decision_line(row.label, decision))
             if decision.comparison and decision.comparison.lost:
                 where = f"{decision.suite} at {row.label} against {decision.comparison.baseline}"
-                self._flips = show.flip_lines(where, decision.comparison.lost, 1)[:3]
+                self._flips = tables.flip_lines(where, decision.comparison.lost, 1)[:3]
 
     def ended(self, ending: Ending) -> None:
         """The last screen."""

@@ -17,7 +17,6 @@ from types import FrameType
 from runner import checkpoints, jobs, launch, plan, recipe, spec
 from runner.atomic import publish_text
 from runner.children import Child, Host
-from runner.console import CheckpointRow
 from runner.ending import ending
 from runner.errors import (
     EXIT_INTERRUPTED,
@@ -44,6 +43,7 @@ from runner.prober import Prober
 from runner.progress import Screen
 from runner.recipe import Loaded
 from runner.standings import Checkpoint, Standings
+from runner.tables import CheckpointRow
 
 _LOOK_EVERY_S = 0.05
 
@@ -81,7 +81,7 @@ class _Session:
         self._superseded = Superseded(out)
         self._journal = Journal(out / "events" / "run.jsonl")
         stack.callback(self._journal.close)
-        self._standings = Standings(self._recipe, out, {})
+        self._standings = Standings(self._recipe, out)
         self._host: Host | None = None
         self._signals = 0
         self._training_s = self._generating_s = 0.0
@@ -108,7 +108,7 @@ class _Session:
             self._screen.planned(made)
         else:
             done = {name: job.publish_steps for name in self._recipe.stages if (job := jobs.read(self._out / name))}
-            looks = plan.looks(self._recipe, done)
+            looks = self._prepared.looks_at(done)
             write_data(self._prepared, self._superseded)
             self._screen.nothing_to_train(self._recipe)
         head = f"# The resolved recipe of this run, as recipe run wrote it. format_version: {spec.FORMAT_VERSION}\n"
@@ -248,7 +248,7 @@ class _Session:
         if child.exit_code == EXIT_INTERRUPTED:
             raise Interrupted("the trainer was asked to stop: state is saved, the same command resumes")
         if child.exit_code != 0:
-            raise TrainingFailed(f"the trainer {_how_it_ended(child)}; the end of {child.log}:\n{child.log_tail()}")
+            raise TrainingFailed(f"the trainer {child.how_it_ended()}; the end of {child.log}:\n{child.log_tail()}")
 
     # --- its probes ---
 
@@ -286,18 +286,10 @@ class _Session:
             raise Interrupted("interrupted while probing: the same command resumes")
         if child.exit_code not in (0, 1, 5):  # 5: nothing was collected, which the verdicts say
             raise TrainingFailed(
-                f"probing {checkpoint.label} {_how_it_ended(child)}; the end of {log}:\n{child.log_tail()}"
+                f"probing {checkpoint.label} {child.how_it_ended()}; the end of {log}:\n{child.log_tail()}"
             )
         file = self._prober.take(checkpoint, due, child.log_tail())
         generating = sum(asked.generation_s for asked in file.suites if asked.suite in due)
         self._generating_s += generating
         wall = time.monotonic() - began
         self._journal.write(Probed(checkpoint.stage, checkpoint.step, due, round(generating, 3), round(wall, 3)))
-
-
-def _how_it_ended(child: Child) -> str:
-    assert child.exit_code is not None
-    if child.exit_code < 0:
-        name = signal.Signals(-child.exit_code).name
-        return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    return f"ended with exit code {child.exit_code}"

@@ -5,14 +5,15 @@ The same code judges inside a run and by hand (`pytest --ckpt` on a checkpoint o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner import checkpoints, gate, jobs, spec, verdicts
 from runner.errors import UserError, printable
 from runner.events import Follower, Logged
-from runner.gate import Decision
+from runner.forgetting import Forgetting, measure
+from runner.gate import Decision, Matter
 from runner.spec import parse_ref
 from runner.verdicts import Verdict, VerdictFile
 
@@ -37,7 +38,8 @@ class Standings:
     A verdict file is read once: it is only ever replaced by another file, which its inode, size and time tell.
     """
 
-    def __init__(self, recipe: spec.Recipe, run: Path, looks: Mapping[str, int]) -> None:
+    def __init__(self, recipe: spec.Recipe, run: Path, looks: int = 1) -> None:
+        """`looks` is what `run.json` says; see `plan.looks`."""
         self._recipe, self._run, self._looks = recipe, run, looks
         self._read: dict[Path, tuple[tuple[int, int, int], VerdictFile]] = {}
 
@@ -146,36 +148,50 @@ class Standings:
     def judge(
         self, checkpoint: Checkpoint, file: VerdictFile, baseline: Checkpoint | None = None
     ) -> tuple[Decision, ...]:
-        """What is decided about each suite that was asked of a checkpoint.
+        """What is decided about the suites that were asked of a checkpoint and that the recipe asks there now. Verdicts
+        of a suite that left the recipe stay in the file and decide nothing.
 
         Args:
-            file: its verdicts; by hand, not those in the run.
             baseline: compare every suite with this one instead.
         """
-        decisions = []
+        wanted = self._recipe.asked_at(checkpoint.stage)
+        matters = []
         for asked in file.suites:
+            if asked.suite not in wanted:
+                continue
             rule = self.gate_of(asked.suite, file)
             base = baseline or self.baseline_of(checkpoint, rule)
-            before = self.suite_at(base, asked.suite) if base else None
-            decisions.append(
-                gate.judge(
-                    rule,
-                    asked.suite,
-                    file.of(asked.suite),
-                    before,
-                    looks=max(self._looks.get(asked.suite, 1), 1),
-                    suites=max(len(self._looks), 1),
+            before = self.verdicts(base) if base else None
+            then = before.asked(asked.suite) if before else None
+            matters.append(
+                Matter(
+                    asked.suite, rule, file.of(asked.suite), before.of(asked.suite) if before and then else None,
+                    pooled=asked.values, pooled_before=then.values if then else {},
                 )
-            )
-        return tuple(decisions)
+            )  # fmt: skip
+        return gate.judge(matters, looks=self._looks)
 
     def decisions(self, checkpoint: Checkpoint, baseline: Checkpoint | None = None) -> tuple[Decision, ...]:
-        """What the run decides at a checkpoint: about the suites that the recipe asks there now. Verdicts of a suite
-        that left the recipe stay in the file and decide nothing."""
+        """What the run decides at a checkpoint."""
         file = self.verdicts(checkpoint)
-        wanted = self._recipe.asked_at(checkpoint.stage)
-        found = self.judge(checkpoint, file, baseline) if file else ()
-        return tuple(decision for decision in found if decision.suite in wanted)
+        return self.judge(checkpoint, file, baseline) if file else ()
+
+    def line(self, checkpoint: Checkpoint) -> tuple[Checkpoint, ...]:
+        """The checkpoints that `checkpoint` came of, one per stage of this run, the first stage's first; and itself."""
+        found = [checkpoint]
+        while (start := self.baseline_of(found[-1], None)) is not None:
+            found.append(start)
+        return tuple(reversed(found))
+
+    def forgetting(self, checkpoint: Checkpoint) -> Forgetting | None:
+        """What the line of stages that ends in `checkpoint` has kept of what its suites ask."""
+        ends = []
+        for end in self.line(checkpoint):
+            file = self.verdicts(end)
+            asked = [one.suite for one in file.suites if one.suite in self._recipe.probes] if file else []
+            rates = {suite: gate.count(file.of(suite)).rate for suite in asked} if file else {}
+            ends.append({suite: rate for suite, rate in rates.items() if rate is not None})
+        return measure(ends)
 
     def suite_at(self, checkpoint: Checkpoint, suite: str) -> tuple[Verdict, ...] | None:
         """The verdicts of a suite at a checkpoint, or None where it was not asked there."""

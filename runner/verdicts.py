@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +40,14 @@ class Verdict:
     prompt: str = ""
     """The exact rendered prompt."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """How the reply was decoded: max_new_tokens, stop, stop_reason, dtype, engine."""
+    """How the reply was decoded, key by key as in `asking.Decoding` (of a closed question instead `choices`, each with
+    its log probability), then stop_reason, dtype and engine; where there are any, `others` (the replies of further
+    samples), `thinking`, and `again` (asked once more, alone in fp32)."""
     tokens: int = 0
-    """Tokens generated."""
+    """Tokens generated; like the reply, of the first sample."""
     margin: float | None = None
-    """Smallest difference between the two best logits over the generated tokens."""
+    """Smallest difference between the two best logits over the generated tokens; of a closed question, between the log
+    probabilities of the two most likely choices."""
     logprob: float | None = None
     """Sum of the natural log probabilities of the generated tokens."""
     question: str = ""
@@ -121,20 +124,24 @@ def write(path: Path, file: VerdictFile) -> None:
     }
     rows: Sequence[dict[str, Any]] = [
         head,
-        *({"kind": "suite", **asdict(asked)} for asked in file.suites),
-        *({"kind": "verdict", **asdict(verdict)} for verdict in file.verdicts),
+        *({"kind": "suite", **vars(asked)} for asked in file.suites),
+        *({"kind": "verdict", **vars(verdict)} for verdict in file.verdicts),
     ]
-    # surrogates can come out of a broken tokenizer; they are escaped, so that the file is always valid UTF-8
-    text = "".join(json.dumps(row, ensure_ascii=not _is_utf8(row), allow_nan=True) + "\n" for row in rows)
-    publish_text(path, text)
+    publish_text(path, "".join(_line(row) + "\n" for row in rows))
 
 
-def _is_utf8(row: Mapping[str, Any]) -> bool:
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """A row as JSON. Surrogates can come out of a broken tokenizer; they are escaped, so that the file is always valid
+    UTF-8."""
+    line = _encode(row)
     try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
+        line.encode("utf-8")
     except UnicodeEncodeError:
-        return False
-    return True
+        return json.dumps(row)
+    return line
 
 
 def read(path: Path) -> VerdictFile:

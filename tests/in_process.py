@@ -29,7 +29,7 @@ def begin(prepared: Prepared, stage: str) -> int:
     """Train a stage that publishes nothing but its end, or resume it; gives the trainer's exit code."""
     from runner.train import worker
 
-    start, key = start_of(prepared, Standings(prepared.recipe, prepared.run, {}), stage)
+    start, key = start_of(prepared, Standings(prepared.recipe, prepared.run), stage)
     jobs.write(prepared.run / stage, new_job(prepared, stage, start, inputs_of(prepared, stage, start, key)))
     with _signals_kept():
         return worker.main([str(prepared.run), stage])

@@ -90,5 +90,5 @@ def decision(
     errors: int = 0,
     lost: tuple[Flip, ...] = (),
 ) -> Decision:
-    compared = Comparison("qa@32", passed + missed, lost, (), 0, 0) if lost else None
+    compared = Comparison("qa@32", passed + missed, lost) if lost else None
     return Decision(suite, green, reasons, notes, Tally(passed, missed, errors, 0), compared)

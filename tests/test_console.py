@@ -7,22 +7,18 @@ import pytest
 from rich.console import Console
 
 from runner.console import (
-    CheckpointRow,
     Ending,
     StageProgress,
-    decision_line,
     duration,
     ending_screen,
-    flip_lines,
-    matrix,
-    percent,
     plan_screen,
     print_error,
     run_screen,
-    said,
     sparkline,
 )
 from runner.errors import Problem, UserError, Where, cells
+from runner.forgetting import measure
+from runner.tables import CheckpointRow, decision_line, flip_lines, matrix, percent, said
 from tests.screens import BASE, PLAN, QA, console, decision, flip, lines, text_of
 
 ROWS = [
@@ -48,6 +44,8 @@ ENDING = Ending(
     result_baseline="qa@32",
     result=[decision(None, 195, 5, suite="select"), RED, decision(None, 0, suite="rules")],
     turned=["held_out turned at qa@64: 99.7 % at qa@32, 47.0 % here"],
+    line=["base@8", "qa@96"],
+    forgetting=None,
     also_red=(),
     regressions=[("held_out at qa@96 against qa@32", LOST)],
     seconds={"training": 61.2, "generating": 8.24, "all else": 3725.0},
@@ -238,6 +236,20 @@ look further:
   pytest probes --ckpt results/zhdict/qa/ckpt-96
 
 red: exit code 1"""
+    )
+
+
+def test_the_last_screen_tells_what_the_line_of_stages_has_kept() -> None:
+    kept = measure([{"a": 0.9, "b": 0.5}, {"a": 0.78, "b": 0.52}])
+    shown = "\n".join(lines(ending_screen(replace(ENDING, forgetting=kept))))
+    assert (
+        """
+base@8 → qa@96
+  backward transfer −5.0, forgetting +5.0 points over 2 suites
+  most forgotten: a, 90.0 % once and 78.0 % now
+
+5 lost: held_out"""
+        in shown
     )
 
 

@@ -28,7 +28,7 @@ class Recorded:
             ask(publish(self.run, "qa", step, parent=BASE), select=select, held_out=held_out)
 
     def end(self, stopped_at: Checkpoint | None = None) -> Ending:
-        return ending(self.loaded, Standings(self.loaded.spec, self.run, {}), self.run, SECONDS, stopped_at)
+        return ending(self.loaded, Standings(self.loaded.spec, self.run), self.run, SECONDS, stopped_at)
 
 
 def test_a_green_result_ends_with_exit_code_0(tmp_path: Path) -> None:
@@ -100,6 +100,21 @@ def test_a_suite_that_left_the_recipe_is_not_judged_any_more(tmp_path: Path) -> 
     end = recorded.end()
     assert (end.exit_code, [decision.suite for decision in end.result]) == (0, ["select", "held_out"])
     assert end.suites == ("select", "held_out")
+
+
+def test_what_the_line_of_stages_kept_is_measured_from_stage_end_to_result(tmp_path: Path) -> None:
+    text = RECIPE.replace("cases: questions.train, stages: qa}", "cases: questions.train}")
+    recorded = Recorded(tmp_path, {2: ("pppm", "pppp"), 4: ("mmmm", "pppp")}, text)
+    ask(recorded.run / "base" / "ckpt-8", select="pppp")
+    end = recorded.end()
+    assert end.line == ["base@8", "qa@2"]
+    assert end.forgetting is not None
+    assert [kept.suite for kept in end.forgetting.suites] == ["select"]  # held_out is asked at one stage's end only
+    assert (end.forgetting.backward_transfer, end.forgetting.forgetting) == (-0.25, 0.25)
+
+
+def test_a_run_whose_suites_are_asked_at_one_stage_has_nothing_to_have_forgotten(tmp_path: Path) -> None:
+    assert Recorded(tmp_path, {2: ("pppp", "pppp")}).end().forgetting is None
 
 
 def test_what_to_type_next_is_relative_to_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,17 +15,17 @@ TABLE = """
 | floor | modules |
 |---|---|
 | 0 | `errors` · `atomic` |
-| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `repetition` |
+| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `loadable` · `repetition` · `answers` · `classification` · `forgetting` · `markdown` |
 | 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` |
-| 3 | `check` · `plan` · `leaks` · `jobs` · `model` · `starter` |
+| 3 | `check` · `plan` · `leaks` · `jobs` · `tables` · `model` · `starter` |
 | 4 | `standings` · `console` · `train` |
-| 5 | `preparation` · `prober` · `ending` · `progress` · `probing` · `host` |
-| 6 | `run` |
+| 5 | `preparation` · `prober` · `ending` · `progress` · `comparing` · `probing` · `host` |
+| 6 | `run` · `watching` |
 | 7 | `cli` |
-"""
+"""  # noqa: E501
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "deepspeed"}
-MAY_BE_HEAVY = re.compile(r"model\.py|train/\w+\.py|probing/(engine|warm)\.py")
+MAY_BE_HEAVY = re.compile(r"model\.py|train/\w+\.py|probing/(engine/\w+|warm)\.py")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def imported_unit(name: str) -> str | None:
     top, _, rest = name.partition(".")
     if top != "runner":
         return None
-    unit = rest.partition(".")[0]
+    unit = rest.partition(".")[0] or "__init__"
     return unit if (RUNNER / f"{unit}.py").exists() or (RUNNER / unit / "__init__.py").exists() else "__init__"
 
 

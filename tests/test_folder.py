@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ RECORD = RunRecord(
     hardware={"gpus": 0},
     git_commit=None,
     data={"questions": "ab"},
-    looks={"held_out": 3},
+    looks=2,
 )
 
 
@@ -64,6 +65,12 @@ def test_the_record_of_a_run_comes_back_as_it_was_written(tmp_path: Path) -> Non
     write_run(tmp_path, RECORD)
     assert read_run(tmp_path) == RECORD
     assert os.listdir(tmp_path) == ["run.json"]
+
+
+def test_a_record_of_format_1_told_its_looks_suite_by_suite(tmp_path: Path) -> None:
+    row = {"format_version": 1, **asdict(RECORD), "looks": {"held_out": 3, "rules": 2}}
+    (tmp_path / "run.json").write_text(json.dumps(row), encoding="utf-8")
+    assert read_run(tmp_path) == replace(RECORD, looks=3)
 
 
 def test_a_folder_that_is_not_there_or_empty_is_free(tmp_path: Path) -> None:
@@ -143,8 +150,8 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_record_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"format_version": 2}', encoding="utf-8")
-    with pytest.raises(UserError, match="run.json has format 2, this version reads up to 1$"):
+    (tmp_path / "run.json").write_text('{"format_version": 3}', encoding="utf-8")
+    with pytest.raises(UserError, match="run.json has format 3, this version reads up to 2$"):
         read_run(tmp_path)
 
 

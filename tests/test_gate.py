@@ -1,74 +1,66 @@
-"""runner.gate: counting, intervals, comparison and the decision, without a model."""
+"""runner.gate.rules: from verdicts and a baseline to green or red, without a model."""
 
 import math
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from runner import gate, spec
-from runner.verdicts import Outcome, Verdict
-
-
-def verdicts(outcomes: str, ckpt: str = "qa@8", **values: float) -> list[Verdict]:
-    """One verdict per letter: p(ass), m(iss), e(rror), n(ot asked)."""
-    names: dict[str, Outcome] = {"p": "pass", "m": "miss", "e": "error", "n": "not_asked"}
-    return [
-        Verdict("held_out", "t.py::test", f"c{number}", names[letter], ckpt=ckpt, values=values, reply=letter)
-        for number, letter in enumerate(outcomes)
-    ]
+from runner.gate import Decision, Matter, is_pinned
+from runner.verdicts import Verdict
+from tests.bench import gates
+from tests.letters import verdicts
 
 
 def rule(**written: object) -> spec.Gate:
     return spec.Gate.model_validate(written)
 
 
-def test_wilson_agrees_with_the_published_example() -> None:
-    # Newcombe 1998 (doi:10.1002/(SICI)1097-0258(19980430)17:8<857::AID-SIM777>3.0.CO;2-E), table I: 81 of 263
-    low, high = gate.wilson(81, 263)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-
-
-def test_wilson_of_nothing_is_everything() -> None:
-    assert gate.wilson(0, 0) == (0.0, 1.0)
-
-
-def test_mcnemar_is_the_exact_binomial_tail() -> None:
-    assert gate.mcnemar(0, 0) == 1
-    assert gate.mcnemar(5, 0) == 1 / 32
-    assert gate.mcnemar(2, 1) == 0.5
+def judge(
+    rules: spec.Gate | None,
+    now: Sequence[Verdict],
+    before: Sequence[Verdict] | None = None,
+    looks: int = 1,
+    **more: object,
+) -> Decision:
+    """What is decided about one suite that is judged alone."""
+    (decision,) = gate.judge([Matter("s", rules, now, before, **more)], looks=looks)  # type: ignore[arg-type]
+    return decision
 
 
 def test_exactly_the_minimum_rate_is_green() -> None:
-    assert gate.judge(rule(min_pass_rate=0.95), "s", verdicts("p" * 285 + "m" * 15), None).green
-    decision = gate.judge(rule(min_pass_rate=0.95), "s", verdicts("p" * 284 + "m" * 16), None)
+    assert judge(rule(min_pass_rate=0.95), verdicts("p" * 285 + "m" * 15)).green
+    decision = judge(rule(min_pass_rate=0.95), verdicts("p" * 284 + "m" * 16))
     assert decision.reasons == ("284 of 300 passed (94.7%), min_pass_rate is 0.95",)
 
 
 def test_confidence_asks_the_lower_bound_to_reach_the_rate() -> None:
-    assert not gate.judge(rule(min_pass_rate=0.9, confidence=0.95), "s", verdicts("p" * 19 + "m"), None).green
-    assert gate.judge(rule(min_pass_rate=0.9, confidence=0.95), "s", verdicts("p" * 290 + "m" * 10), None).green
+    assert not judge(rule(min_pass_rate=0.9, confidence=0.95), verdicts("p" * 19 + "m")).green
+    assert judge(rule(min_pass_rate=0.9, confidence=0.95), verdicts("p" * 290 + "m" * 10)).green
 
 
 def test_not_asked_cases_are_out_of_every_rate() -> None:
-    assert gate.judge(rule(min_pass_rate=1.0), "s", verdicts("ppnn"), None).green
+    assert judge(rule(min_pass_rate=1.0), verdicts("ppnn")).green
 
 
 def test_a_gate_with_no_asked_case_is_red() -> None:
-    assert gate.judge(rule(min_pass_rate=0.0), "s", verdicts("nn"), None).reasons == ("no case was asked",)
-    assert gate.judge(rule(max_regression=3), "s", [], None).green is False
+    assert judge(rule(min_pass_rate=0.0), verdicts("nn")).reasons == ("no case was asked",)
+    assert judge(rule(max_regression=3), []).green is False
 
 
 def test_any_error_is_red() -> None:
-    assert not gate.judge(rule(min_pass_rate=0.1), "s", verdicts("pppe"), None).green
+    assert not judge(rule(min_pass_rate=0.1), verdicts("pppe")).green
 
 
 def test_a_suite_without_a_gate_is_recorded_not_judged() -> None:
-    decision = gate.judge(None, "s", verdicts("pm"), verdicts("pp", "base@2"))
+    decision = judge(None, verdicts("pm"), verdicts("pp", "base@2"))
     assert (decision.green, len(decision.lost)) == (None, 1)
 
 
 def test_without_a_baseline_a_regression_is_recorded_not_failed() -> None:
-    decision = gate.judge(rule(max_regression="significant"), "s", verdicts("mm"), None)
+    decision = judge(rule(max_regression="significant"), verdicts("mm"))
     assert decision.green
     assert decision.notes == ("no baseline: recorded, not compared",)
 
@@ -76,105 +68,224 @@ def test_without_a_baseline_a_regression_is_recorded_not_failed() -> None:
 def test_22_lost_and_2_gained_of_200_is_red_whatever_the_number_of_looks() -> None:
     before = verdicts("p" * 190 + "m" * 10, "base@2")
     now = verdicts("m" * 22 + "p" * 168 + "p" * 2 + "m" * 8)
-    decision = gate.judge(rule(max_regression="significant"), "s", now, before, looks=10, suites=4)
-    assert decision.green is False
-    assert "22 lost and 2 gained against base@2" in decision.reasons[0]
+    decision, *others = gate.judge(
+        [Matter(name, rule(max_regression="significant"), now if name == "s" else before, before) for name in "sabc"],
+        looks=10,
+    )
+    assert [decision.green, *(other.green for other in others)] == [False, True, True, True]
+    assert decision.reasons == (
+        "22 lost and 2 gained against base@2: p = 1.8e-05, 7.2e-05 among 4 suites, below 0.005 (5% over 10 looks)",
+    )
 
 
 def test_max_regression_as_a_number_bounds_the_net_loss() -> None:
     before, now = verdicts("pppm", "base@2"), verdicts("mmpp")
-    assert gate.judge(rule(max_regression=1), "s", now, before).green
-    assert not gate.judge(rule(max_regression=0), "s", now, before).green
+    assert judge(rule(max_regression=1), now, before).green
+    assert not judge(rule(max_regression=0), now, before).green
 
 
 def test_cases_that_only_one_side_has_are_told_and_not_compared() -> None:
-    decision = gate.judge(rule(max_regression=0), "s", verdicts("mpp")[1:], verdicts("mp", "base@2"))
+    decision = judge(rule(max_regression=0), verdicts("mpp")[1:], verdicts("mp", "base@2"))
     assert decision.green
-    assert decision.notes == ("1 cases compared with base@2; 1 are new, 1 gone since",)
+    assert decision.notes == ("1 case compared with base@2; 1 new, 1 gone",)
 
 
 @pytest.mark.parametrize("rules", [{"max_regression": 9}, {"max_regression": "significant"}, {"pinned": ["c1"]}])
 def test_a_comparison_with_no_case_in_common_is_red(rules: dict[str, object]) -> None:
     now, before = verdicts("pp")[1:], verdicts("p", "base@2")
     reason = "no case was answered both here and at base@2"
-    assert gate.judge(rule(**rules), "s", now, before).reasons == (reason,)
-    assert gate.judge(rule(min_pass_rate=0.5), "s", now, before).green
+    assert judge(rule(**rules), now, before).reasons == (reason,)
+    assert judge(rule(min_pass_rate=0.5), now, before).green
 
 
 def test_what_needs_a_baseline_is_red_where_the_one_that_was_named_was_not_asked() -> None:
     for rules in ({"max_regression": 9}, {"pinned": ["c1"]}, {"rep": {"max_mean_rise": 0.1}}):
-        decision = gate.judge(rule(**rules), "s", verdicts("pp", rep=0.0), None, given="the baseline qa@4")
+        decision = judge(rule(**rules), verdicts("pp", rep=0.0), None, given="the baseline qa@4")
         assert decision.reasons == ("the baseline qa@4 has no verdicts of s, so nothing was compared",)
-    assert gate.judge(rule(min_pass_rate=0.5), "s", verdicts("pp"), None, given="the baseline qa@4").green
+    assert judge(rule(min_pass_rate=0.5), verdicts("pp"), None, given="the baseline qa@4").green
+
+
+def test_where_a_baseline_is_required_what_needs_one_is_red_without_it() -> None:
+    decision = judge(rule(max_regression=9), verdicts("pp"), required=True)
+    assert decision.reasons == ("there is no baseline to compare with, and one is required",)
+    assert judge(rule(min_pass_rate=0.5), verdicts("pp"), required=True).green
+    assert judge(rule(max_regression=9), verdicts("pp"), verdicts("pp"), required=True).green
+
+
+def test_a_suite_that_changed_wholly_is_red_and_says_so() -> None:
+    decision = judge(rule(max_regression=9), verdicts("pp", question="new"), verdicts("pp", "base@2", question="old"))
+    assert decision.reasons == ("no case was answered both here and at base@2",)
+    assert decision.notes == ("0 cases compared with base@2; 2 changed",)
+
+
+def test_a_pinned_case_that_asks_something_else_now_is_told() -> None:
+    now = [*verdicts("m", question="new"), *verdicts("pp", question="same")[1:]]
+    decision = judge(rule(pinned=["c0"]), now, verdicts("pp", "base@2", question="same"))
+    assert decision.green
+    assert decision.notes == (
+        "1 case compared with base@2; 1 changed", "pinned, but asked otherwise than at the baseline: c0",
+    )  # fmt: skip
+
+
+def test_a_lost_case_that_hangs_by_a_hair_counts_and_is_named() -> None:
+    now = [*verdicts("mm", margin=1e-6), *verdicts("ppmm", margin=2.0)[2:]]
+    decision = judge(rule(max_regression=1), now, verdicts("pppp", "base@2", margin=2.0))
+    assert decision.reasons == ("4 lost and 0 gained against base@2: net 4, max_regression is 1",)
+    assert decision.notes == ("2 of the 4 lost hang by a hair: c0, c1",)
 
 
 def test_a_pinned_case_that_is_lost_is_red_and_one_never_known_is_not() -> None:
     before = verdicts("pm", "base@2")
-    assert not gate.judge(rule(pinned=["c0"]), "s", verdicts("mm"), before).green
-    assert gate.judge(rule(pinned=["c1"]), "s", verdicts("mm"), before).green
+    assert not judge(rule(pinned=["c0"]), verdicts("mm"), before).green
+    assert judge(rule(pinned=["c1"]), verdicts("mm"), before).green
 
 
 def test_a_pinned_id_that_is_no_case_is_red_and_named() -> None:
-    decision = gate.judge(rule(pinned=["c00"]), "s", verdicts("pp"), None)
+    decision = judge(rule(pinned=["c00"]), verdicts("pp"))
     assert decision.reasons == ("pinned case c00 is not a case of this suite; did you mean c0?",)
 
 
 def test_a_pin_may_be_written_as_the_character_itself() -> None:
-    assert gate.is_pinned(rule(pinned=["心"]), "U+5FC3")
+    assert is_pinned(rule(pinned=["心"]), "U+5FC3")
 
 
 def test_bounds_are_over_the_recorded_numbers() -> None:
-    assert gate.judge(rule(rep={"max_mean": 0.2}), "s", verdicts("pp", rep=0.2), None).green
+    assert judge(rule(rep={"max_mean": 0.2}), verdicts("pp", rep=0.2)).green
     for bound in ({"max_mean": 0.1}, {"max": 0.1}, {"min_mean": 0.3}):
-        assert not gate.judge(rule(rep=bound), "s", verdicts("pp", rep=0.2), None).green
+        assert not judge(rule(rep=bound), verdicts("pp", rep=0.2)).green
 
 
 def test_a_bound_on_a_number_nobody_recorded_is_red() -> None:
-    decision = gate.judge(rule(seq_rep={"max_mean": 0.1}), "s", verdicts("pp", seq_rep_4=0.0), None)
+    decision = judge(rule(seq_rep={"max_mean": 0.1}), verdicts("pp", seq_rep_4=0.0))
     assert decision.reasons == ("no case recorded seq_rep; did you mean seq_rep_4?",)
 
 
+def test_a_bound_names_the_case_that_breaks_it() -> None:
+    some = [*verdicts("p", rep=0.1), *verdicts("pp", rep=0.7)[1:]]
+    assert judge(rule(rep={"max": 0.5}), some).reasons == ("rep is 0.7 in c1, max is 0.5",)
+    assert judge(rule(rep={"min": 0.2}), some).reasons == ("rep is 0.1 in c0, min is 0.2",)
+    assert judge(rule(rep={"min": 0.1, "max": 0.7}), some).green
+
+
+def test_a_bound_may_be_on_a_number_of_the_suite_as_a_whole() -> None:
+    pooled = {"f1": 0.71}
+    assert judge(rule(f1={"min": 0.7, "max_mean": 0.8}), verdicts("pp"), pooled=pooled).green
+    for bound in ({"min": 0.8}, {"min_mean": 0.8}):
+        (word,) = bound
+        decision = judge(rule(f1=bound), verdicts("pp"), pooled=pooled)
+        assert decision.reasons == (f"f1 is 0.71, {word} is 0.8",)
+    risen = judge(
+        rule(f1={"max_mean_rise": 0.1}), verdicts("pp"), verdicts("pp"), pooled=pooled, pooled_before={"f1": 0.5}
+    )
+    assert risen.reasons == ("f1 rose by 0.21 to 0.71, max_mean_rise is 0.1",)
+
+
+def test_a_number_of_the_cases_goes_before_one_of_the_suite_by_the_same_name() -> None:
+    decision = judge(rule(rep={"max": 0.5}), verdicts("p", rep=0.1), pooled={"rep": 0.9})
+    assert decision.green
+    assert decision.notes == ("rep is a number of the cases and of the suite: the cases' is judged",)
+
+
+def test_infinities_that_cancel_are_red() -> None:
+    mixed = [*verdicts("p", rep=math.inf), *verdicts("pp", rep=-math.inf)[1:]]
+    assert judge(rule(rep={"min": -1e9}), mixed).reasons == ("rep is not a number",)
+    assert judge(rule(rep={"max_mean": 1}), verdicts("p", rep=math.inf)).reasons == ("mean rep is inf, max_mean is 1",)
+
+
+def test_a_rise_over_what_was_not_a_number_is_no_rise_that_was_kept() -> None:
+    before = verdicts("p", "base@2", rep=math.nan)
+    assert not judge(rule(rep={"max_mean_rise": 9}), verdicts("p", rep=0.1), before).green
+
+
+def test_a_rise_over_a_baseline_that_recorded_nothing_is_told() -> None:
+    gate_, before = rule(rep={"max_mean_rise": 0.1}), verdicts("p", "base@2")
+    words = "the baseline recorded no rep to compare with: its rise is not judged"
+    assert judge(gate_, verdicts("p", rep=0.1), before).notes == (words,)
+    assert judge(gate_, verdicts("p", rep=0.1), before, required=True).reasons == (words,)
+
+
 def test_a_recorded_nan_is_red() -> None:
-    assert not gate.judge(rule(rep={"max_mean": 0.1}), "s", verdicts("p", rep=math.nan), None).green
+    assert not judge(rule(rep={"max_mean": 0.1}), verdicts("p", rep=math.nan)).green
 
 
 def test_a_rise_is_measured_from_the_baseline() -> None:
     before = verdicts("pp", "base@2", rep=0.1)
-    assert gate.judge(rule(rep={"max_mean_rise": 0.05}), "s", verdicts("pp", rep=0.14), before).green
-    assert not gate.judge(rule(rep={"max_mean_rise": 0.05}), "s", verdicts("pp", rep=0.2), before).green
+    assert judge(rule(rep={"max_mean_rise": 0.05}), verdicts("pp", rep=0.14), before).green
+    assert not judge(rule(rep={"max_mean_rise": 0.05}), verdicts("pp", rep=0.2), before).green
 
 
-def turned(lost: int, gained: int, *, looks: int, suites: int) -> gate.Decision:
-    """So many of 20 cases lost and gained, and the other ones passed twice."""
-    other = "p" * (20 - lost - gained)
-    before = verdicts("p" * lost + "m" * gained + other, "base@2")
-    now = verdicts("m" * lost + "p" * gained + other)
-    return gate.judge(rule(max_regression="significant"), "s", now, before, looks=looks, suites=suites)
+# --- losses beyond chance ---
+
+SIGNIFICANT = {"max_regression": "significant"}
 
 
-def test_a_run_of_equal_checkpoints_is_hardly_ever_red() -> None:
-    """10 checkpoints, 4 suites of 20 cases of which 12 turn between any two, nothing lost in truth."""
-    generator, runs = random.Random(7), 400
-    # of the 40 comparisons of a run the one that lost most is red, or none is
-    worst = [max(sum(generator.random() < 0.5 for _ in range(12)) for _ in range(40)) for _ in range(runs)]
-
-    def reds(looks: int, suites: int) -> float:
-        red = {lost: not turned(lost, 12 - lost, looks=looks, suites=suites).green for lost in set(worst)}
-        return sum(red[lost] for lost in worst) / runs
-
-    assert reds(looks=10, suites=4) <= 0.05
-    # and were that not corrected for both, it would be
-    assert min(reds(looks=1, suites=4), reds(looks=10, suites=1)) > 0.05
+def lost(number: int, gained: int = 0, name: str = "s") -> Matter:
+    """A suite of 20 cases of which so many were lost and gained."""
+    other = "p" * (20 - number - gained)
+    before = verdicts("p" * number + "m" * gained + other, "base@2")
+    return Matter(name, rule(**SIGNIFICANT), verdicts("m" * number + "p" * gained + other), before)
 
 
-def test_every_look_and_every_suite_lowers_the_level() -> None:
+def greens(*matters: Matter, looks: int = 1, unseen: int = 0) -> list[bool | None]:
+    return [decision.green for decision in gate.judge(matters, looks=looks, unseen=unseen)]
+
+
+def test_every_look_lowers_the_level() -> None:
     # p of 6 lost and none gained is 1/64: below 5 % / 3, not below 5 % / 4
-    judged = [turned(6, 0, looks=looks, suites=suites).green for looks, suites in ((1, 1), (3, 1), (1, 3))]
-    assert judged == [False, False, False]
-    judged = [turned(6, 0, looks=looks, suites=suites).green for looks, suites in ((4, 1), (1, 4), (2, 2))]
-    assert judged == [True, True, True]
+    assert greens(lost(6), looks=3) == [False]
+    assert greens(lost(6), looks=4) == [True]
 
 
-@pytest.mark.parametrize("outcome", ["e", "n"])
-def test_an_error_or_an_unasked_case_is_no_lost_answer(outcome: str) -> None:
-    assert gate.compare(verdicts(outcome), verdicts("p")).lost == ()
+def test_every_suite_of_the_checkpoint_lowers_the_level_whether_it_is_seen_or_not() -> None:
+    assert greens(lost(6), lost(0), lost(0)) == [False, True, True]
+    assert greens(lost(6), lost(0), lost(0), lost(0)) == [True] * 4
+    assert greens(lost(6), unseen=2) == [False]
+    assert greens(lost(6), unseen=3) == [True]
+
+
+def test_where_one_suite_is_beyond_chance_the_next_has_fewer_beside_it() -> None:
+    # Holm: 9 lost passes at 5 % / 4, then 6 lost at 5 % / 3
+    assert greens(lost(9), lost(6), lost(0), lost(0)) == [False, False, True, True]
+
+
+def test_only_suites_that_are_tested_share_the_level() -> None:
+    other = Matter("rate", rule(min_pass_rate=0.1), verdicts("pp"), verdicts("pp"))
+    fresh = Matter("fresh", rule(**SIGNIFICANT), verdicts("pp"), None)
+    assert greens(lost(5), other, fresh) == [False, True, True]  # p = 1/32
+
+
+def test_a_decision_tells_how_its_suite_stood_the_test() -> None:
+    (decision, _) = gate.judge([lost(6), lost(0)], looks=2)
+    found = decision.significance
+    assert found is not None
+    assert (found.p, found.adjusted, found.suites, found.looks, found.level) == (1 / 64, 1 / 32, 2, 2, 0.025)
+    assert judge(rule(min_pass_rate=0.5), verdicts("pp")).significance is None
+
+
+def test_flips_about_one_fact_count_once() -> None:
+    clusters = [str(number // 3) for number in range(18)]
+    before, now = verdicts("p" * 18, "base@2", clusters=clusters), verdicts("m" * 15 + "p" * 3, clusters=clusters)
+    (alone,) = gate.judge([Matter("s", rule(**SIGNIFICANT), now, before)])
+    assert alone.reasons == ("15 lost and 0 gained against base@2 (by fact 5 and 0): p = 0.031, below 0.05",)
+    assert greens(Matter("s", rule(**SIGNIFICANT), now, before), looks=2) == [True]
+
+
+# --- simulated: tests/bench/gates.py does the same at length ---
+
+
+@pytest.mark.parametrize("scenario", gates.SCENARIOS, ids=lambda scenario: scenario.name)
+def test_a_run_of_checkpoints_of_equal_skill_is_hardly_ever_red(scenario: gates.Scenario) -> None:
+    """10 checkpoints with 4 % churn, 4 suites of 200 cases: at most 5 % of runs show any red gate."""
+    runs = 60
+    red = sum(gates.is_red(scenario, random.Random(seed)) for seed in range(runs))
+    assert red / runs <= 0.05
+
+
+def test_without_clusters_cases_about_one_fact_would_be_false_alarms() -> None:
+    blind = replace(gates.SCENARIOS[-1], told=False)  # 40 facts of 5 cases
+    assert sum(gates.is_red(blind, random.Random(seed)) for seed in range(20)) > 5
+
+
+@pytest.mark.parametrize(("lost_cases", "gained"), [(22, 2), (18, 2), (14, 1)])
+def test_a_true_loss_is_red_even_in_a_run_of_10_looks_at_4_suites(lost_cases: int, gained: int) -> None:
+    assert gates.loss_is_red(lost_cases, gained)

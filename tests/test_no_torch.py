@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.verdicts import SuiteAsked, Verdict, VerdictFile, write
+
 ROOT = Path(__file__).parents[1]
 HEAVY = "{'torch', 'transformers', 'trl', 'peft', 'datasets', 'accelerate'}"
 
@@ -38,6 +40,12 @@ def test_planning_the_demonstration_imports_no_torch(tmp_path: Path) -> None:
     arguments = command("plan", "recipes/zhdict_dpo.yaml", "--out", str(tmp_path / "out"))
     assert heavy_after(arguments) == "heavy: []"
     assert not (tmp_path / "out").exists()
+
+
+def test_comparing_imports_no_torch(tmp_path: Path) -> None:
+    file = tmp_path / "v.jsonl"
+    write(file, VerdictFile("a", "", (SuiteAsked("s", "", (), None, 1),), (Verdict("s", "t.py::t", "c", "pass"),)))
+    assert heavy_after(command("compare", str(file), str(file))) == "heavy: []"
 
 
 def test_a_pytest_session_without_a_checkpoint_imports_no_torch() -> None:

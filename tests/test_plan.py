@@ -162,32 +162,67 @@ def test_looks_are_counted_where_a_gate_compares_with_a_baseline() -> None:
     made = recipe(
         probes={"held_out": GATED, "qa_only": {**GATED, "stages": "qa"}, "rate": suite(gate={"min_pass_rate": 0.5})}
     )
-    assert plan.looks(made, {"base": (5, 10), "qa": (3, 6, 9)}) == {"held_out": 5, "qa_only": 3}
+    # at the first stage there is nothing to compare with, and suites judged at one checkpoint are one look
+    assert plan.looks(made, {"base": (5, 10), "qa": (3, 6, 9)}) == 3
+
+
+def test_a_checkpoint_is_a_look_whichever_suite_is_tested_there() -> None:
+    stages = {"base": SFT, "qa": {**SFT, "from": "base@last"}, "more": {**SFT, "from": "qa@last"}}
+    made = recipe(stages=stages, probes={"a": {**GATED, "stages": "qa"}, "b": {**GATED, "stages": "more"}})
+    assert plan.looks(made, {"base": (5,), "qa": (3, 6), "more": (2, 4, 6)}) == 5
+
+
+def test_a_gate_that_names_its_baseline_looks_from_that_stage_on() -> None:
+    gate = {"max_regression": "significant", "baseline": "base@5"}
+    made = recipe(probes={"held_out": suite(cases="questions", gate=gate)})
+    assert plan.looks(made, {"base": (5, 10), "qa": (3, 6, 9)}) == 5
+
+
+def test_a_gate_that_may_stand_in_the_probe_file_is_counted() -> None:
+    made = recipe(probes={"own": suite(), "rate": suite(gate={"min_pass_rate": 0.5})})
+    assert plan.looks(made, {"base": (5,), "qa": (3, 6)}, {"own", "rate"}) == 2
+    assert plan.significant(made, "qa", {"own", "rate"}) == ("own",)  # the recipe's gate replaces the probe file's
+
+
+def test_a_result_with_a_baseline_of_its_own_is_one_look_more() -> None:
+    result = {"checkpoint": "qa@last", "baseline": "qa@3"}
+    assert plan.looks(recipe(probes={"held_out": GATED}, result=result), {"base": (5,), "qa": (3, 6)}) == 3
+    assert plan.looks(recipe(result=result), {"base": (5,), "qa": (3, 6)}) == 0
 
 
 def test_a_gate_that_cannot_fire_is_named_with_what_it_would_take() -> None:
     made = recipe(probes={"held_out": GATED})
-    (warning,) = plan.warnings(made, {"held_out": 4}, {"held_out": 6}, ())
+    (warning,) = plan.warnings(made, 4, {"held_out": 6}, ())
     assert warning == (
         "probes.held_out: its gate cannot fire: of 6 cases not even all lost is beyond chance (p < 0.013 takes 7); "
         "pin them, or give a number: max_regression: 0"
     )
-    assert plan.warnings(made, {"held_out": 4}, {"held_out": 7}, ()) == ()
+    assert plan.warnings(made, 4, {"held_out": 7}, ()) == ()
+
+
+def test_a_gate_shares_the_level_with_the_suites_of_its_checkpoints() -> None:
+    made = recipe(probes={"a": GATED, "b": GATED, "own": suite()})
+    cases = {"a": 6, "b": 7}
+    (warning,) = plan.warnings(made, 2, cases, (), {"own"})  # 5 % over 2 looks and 3 suites
+    assert (
+        "probes.a: its gate cannot fire: of 6 cases not even all lost is beyond chance (p < 0.0083 takes 7)" in warning
+    )
+    assert plan.warnings(made, 1, cases, ()) == ()
 
 
 def test_choosing_by_the_suite_that_gates_is_named() -> None:
     made = recipe(probes={"held_out": GATED}, best="held_out")
-    assert plan.warnings(made, {}, {}, ()) == (
+    assert plan.warnings(made, 0, {}, ()) == (
         "probes.held_out both chooses @best and gates: choosing by it flatters its own result",
     )
 
 
 def test_a_result_that_nothing_gates_is_named() -> None:
     made = recipe(probes={"held_out": {**GATED, "stages": "base"}, "free": suite(cases="questions")})
-    assert plan.warnings(made, {}, {}, ()) == (
+    assert plan.warnings(made, 0, {}, ()) == (
         "result: no suite gates the checkpoints of qa, so the exit code will be 0 whatever happens",
     )
-    assert plan.warnings(recipe(probes={"own": suite()}), {}, {}, {"own"}) == ()  # the probe file may hold its gate
+    assert plan.warnings(recipe(probes={"own": suite()}), 0, {}, {"own"}) == ()  # the probe file may hold its gate
 
 
 def test_the_version_of_a_library_is_known_without_importing_it() -> None:

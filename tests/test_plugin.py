@@ -1,7 +1,6 @@
 """The pytest plugin, from outside: real sessions on a real checkpoint of a few thousand parameters."""
 
 import json
-import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -11,40 +10,13 @@ import pytest
 
 import runner.probing.warm  # noqa: F401 - pytester forgets, and imports anew, what a session imports first
 from runner import launch, verdicts
+from tests.probe_project import PROBE, ask, write
 from tests.tiny import copy, make_run
 
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parent.parent
-PROBE = """
-import pytest
-from runner import probe
-
-ROWS = [{"id": char, "char": char} for char in "心水木"]
-
-@probe(cases=ROWS, prompt="{{ char }}", max_new_tokens=6)
-def test_not_water(case, reply, record):
-    record(length=len(reply))
-    assert case.char != "水", "asked about \\x1b[31mwater"
-"""
 GATED = PROBE.replace("max_new_tokens=6", 'max_new_tokens=6, gate={"min_pass_rate": 0.9}')
-
-
-@pytest.fixture
-def project(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project with the root conftest of this one."""
-    shutil.copy(ROOT / "conftest.py", pytester.path / "conftest.py")
-    pytester.makefile(".toml", pyproject="[tool.pytest.ini_options]\naddopts = '--import-mode=importlib'\n")
-    (pytester.path / "probes").mkdir()
-    return pytester
-
-
-def write(project: pytest.Pytester, text: str, name: str = "test_p.py") -> None:
-    (project.path / "probes" / name).write_text(text, encoding="utf-8")
-
-
-def ask(project: pytest.Pytester, *arguments: str | Path) -> pytest.RunResult:
-    return project.runpytest_inprocess(*map(str, arguments))
 
 
 def test_without_a_gate_a_miss_is_an_ordinary_failure_with_prompt_and_reply(
@@ -180,7 +152,10 @@ def test_a_prompt_naming_a_missing_column_is_an_error_of_its_suite_alone(
     result = ask(project, "probes", "--ckpt", tiny_checkpoint)
     result.assert_outcomes(passed=2, failed=1, errors=3)
     result.stdout.fnmatch_lines(
-        ["the prompt '{{ chr }}' cannot be written for case U+5FC3: 'chr' is undefined; the case has id, char"]
+        [
+            "the prompt '{{ chr }}' cannot be written for case U+5FC3: 'chr' is undefined; "
+            "did you mean 'char'? the case has id, char"
+        ]
     )
 
 
@@ -324,7 +299,9 @@ def test_a_verdict_file_is_a_baseline(project: pytest.Pytester, tiny_checkpoint:
     write(project, PROBE.replace("max_new_tokens=6", 'max_new_tokens=6, gate={"pinned": ["水"], "max_regression": 9}'))
     result = ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-baseline", "before.jsonl")
     assert result.parseoutcomes() == {"passed": 2, "failed": 2}  # the pinned case by itself, and the gate
-    result.stdout.fnmatch_lines(["*pinned, passed at *", "E   pinned and lost: U+6C34", "lost U+6C34   水", "*-1 +1 ✗"])
+    result.stdout.fnmatch_lines(
+        ["*pinned, passed at *", "E   pinned and lost: U+6C34", "lost U+6C34   水", "*-1 +1 p 0.75 ✗"]
+    )
 
 
 def test_a_verdict_file_without_the_suite_is_no_baseline_and_said(
@@ -343,7 +320,7 @@ def test_a_checkpoint_is_a_baseline(project: pytest.Pytester, tiny_checkpoint: P
     write(project, PROBE.replace("max_new_tokens=6", 'max_new_tokens=6, gate={"max_regression": 0}'))
     result = ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-baseline", other)
     assert (result.ret, result.parseoutcomes()) == (0, {"passed": 5, "missed": 2})
-    result.stdout.fnmatch_lines(["checkpoint-10 *-0 +0 ✓"])
+    result.stdout.fnmatch_lines(["checkpoint-10 *-0 +0 p 1 ✓"])
 
 
 SUITES = """\
@@ -364,7 +341,7 @@ def test_a_checkpoint_of_a_run_knows_its_suites_cases_gate_and_baseline(
     result = ask(project, "probes", "--ckpt", run / "qa" / "ckpt-4", "-v", "--probe-suite", "held_out")
     assert (result.ret, result.parseoutcomes()) == (0, {"passed": 2, "missed": 1})  # one of the two is the gate
     result.stdout.fnmatch_lines(
-        ["*test_not_water[[]held_out-qa@4-U+6C34] MISS*", "*gate[[]held_out-qa@4]*", "qa@4 *-1 +1 ✓"]
+        ["*test_not_water[[]held_out-qa@4-U+6C34] MISS*", "*gate[[]held_out-qa@4]*", "qa@4 *-1 +1 p 0.75 ✓"]
     )
 
 

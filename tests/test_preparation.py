@@ -44,7 +44,7 @@ def write(made: Prepared, superseded: Superseded | None = None) -> None:
 
 def train(made: Prepared, name: str, steps: int, state: jobs.State = "done") -> None:
     """What a trained stage leaves."""
-    standings = Standings(made.recipe, made.run, {})
+    standings = Standings(made.recipe, made.run)
     start, start_key = start_of(made, standings, name)
     job = new_job(made, name, start, inputs_of(made, name, start, start_key))
     publish(made.run, name, steps, parent=start)
@@ -200,12 +200,12 @@ def test_a_stage_starts_from_the_published_checkpoint_with_its_digest(tmp_path: 
     made = prepared(tmp_path)
     write(made)
     train(made, "base", 8)
-    start, key = start_of(made, Standings(made.recipe, made.run, {}), "qa")
+    start, key = start_of(made, Standings(made.recipe, made.run), "qa")
     assert start == Parent("base@8", "../base/ckpt-8", weights_sha256(made.run / "base" / "ckpt-8"))
     job = jobs.read(made.run / "base")
     assert job is not None
     assert key == job.key
-    assert start_of(made, Standings(made.recipe, made.run, {}), "base") == (None, "")
+    assert start_of(made, Standings(made.recipe, made.run), "base") == (None, "")
 
 
 def test_a_stage_that_starts_from_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
@@ -213,13 +213,13 @@ def test_a_stage_that_starts_from_a_folder_that_is_not_there_says_so(tmp_path: P
     stages = {**made.recipe.stages, "qa": made.recipe.stages["qa"].model_copy(update={"from_": "models/none"})}
     made.recipe = made.recipe.model_copy(update={"stages": stages})
     with pytest.raises(BadCheckpoint, match=r"^stages\.qa\.from: there is no folder .*/models/none$"):
-        start_of(made, Standings(made.recipe, made.run, {}), "qa")
+        start_of(made, Standings(made.recipe, made.run), "qa")
 
 
 def test_a_stage_before_its_start_was_trained_says_so(tmp_path: Path) -> None:
     made = prepared(tmp_path)
     with pytest.raises(UserError, match="^base@last: stage base has no checkpoint"):
-        start_of(made, Standings(made.recipe, made.run, {}), "qa")
+        start_of(made, Standings(made.recipe, made.run), "qa")
 
 
 # --- records ---
@@ -247,3 +247,22 @@ def test_a_job_has_every_number_of_its_stage(tmp_path: Path) -> None:
     assert (job.total_steps, job.publish_steps, job.steps_per_epoch) == (8, (8,), 4)
     assert job.per_device_batch_size * job.accumulation_steps == 4
     assert (job.state, job.steps_done, job.start) == ("running", 0, None)
+
+
+# --- looks ---
+
+
+def test_a_gate_of_the_probe_file_that_may_test_for_losses_beyond_chance_is_a_look(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    assert made.looks == 0
+    file = made.loaded.root / "probes" / "test_chars.py"
+    file.write_text(file.read_text(encoding="utf-8") + '\nGATE = {"max_regression": "significant"}\n', encoding="utf-8")
+    assert again(made).own_significant == {"select", "held_out"}
+    assert again(made).looks == 2  # the checkpoints of qa; the recipe's gate of held_out replaces that of the file
+
+
+def test_a_gate_in_the_conftest_beside_the_probe_file_is_seen_too(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    conftest = made.loaded.root / "probes" / "conftest.py"
+    conftest.write_text('GATE = {"max_regression": "significant"}\n', encoding="utf-8")
+    assert again(made).looks == 2

@@ -12,6 +12,7 @@ from runner.errors import TrainingFailed, UserError
 from runner.folder import Superseded
 from runner.prober import Prober
 from runner.recipe import Loaded
+from runner.spec import DecodingChange
 from runner.standings import Checkpoint, Standings
 from runner.verdicts import VerdictFile
 from tests.recorded import PROBE, project, publish, verdict_file
@@ -24,7 +25,7 @@ class Recorded:
     at: Checkpoint
 
     def prober(self) -> Prober:
-        standings = Standings(self.loaded.spec, self.run, {})
+        standings = Standings(self.loaded.spec, self.run)
         return Prober(self.loaded.spec, self.loaded.root, self.run, standings, Superseded(self.run))
 
     def answer(self, *, whole: bool = True, **suites: str) -> VerdictFile:
@@ -172,3 +173,12 @@ def test_a_probe_file_that_cannot_be_collected_ends_the_run_and_the_other_verdic
         recorded.prober().take(recorded.at, ["select", "held_out"], "")
     kept = verdicts.read(verdict_path(recorded.at.path))
     assert [one.outcome for one in kept.of("select")] == ["pass", "miss"]
+
+
+def test_a_suite_that_the_recipe_decodes_otherwise_now_is_due_alone(recorded: Recorded) -> None:
+    recorded.answer(select="p", held_out="m")
+    recorded.prober().take(recorded.at, ["select", "held_out"], "")
+    recipe = recorded.loaded.spec
+    changed = recipe.probes["select"].model_copy(update={"decoding": DecodingChange(repetition_penalty=1.2)})
+    loaded = replace(recorded.loaded, spec=recipe.model_copy(update={"probes": {**recipe.probes, "select": changed}}))
+    assert Recorded(loaded, recorded.run, recorded.at).prober().due(recorded.at) == ("select",)

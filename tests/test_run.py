@@ -16,7 +16,7 @@ import pytest
 from runner import checkpoints, jobs, verdicts
 from runner.check import load_checked
 from runner.events import Finished, Follower
-from runner.folder import read_run, writing
+from runner.folder import FORMAT_VERSION, read_run, writing
 from runner.preparation import Prepared, make_plan
 from runner.standings import Standings
 from tests.tiny_project import (
@@ -87,11 +87,13 @@ def test_every_file_of_records_carries_its_format_version(finished: Project) -> 
     whole = [run / "run.json", run / "lock", *run.glob("*/stage.json"), *run.glob("*/ckpt-*/manifest.json")]
     assert len(whole) == 10
     for path in whole:
-        assert json.loads(path.read_text(encoding="utf-8"))["format_version"] == 1, path
+        version = FORMAT_VERSION if path.name in ("run.json", "lock") else 1
+        assert json.loads(path.read_text(encoding="utf-8"))["format_version"] == version, path
     first_rows = [path.read_text(encoding="utf-8").split("\n")[0] for path in run.glob("*/probes/*.jsonl")]
     rows = [line for path in run.glob("events/*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()]
     assert len(first_rows) == 3
-    assert all(json.loads(row)["format_version"] == 1 for row in [*first_rows, *rows])
+    assert all(json.loads(row)["format_version"] == verdicts.FORMAT_VERSION for row in first_rows)
+    assert all(json.loads(row)["format_version"] == 1 for row in rows)
 
 
 def test_a_manifest_names_every_file_and_the_checkpoint_its_stage_started_from(finished: Project) -> None:
@@ -156,7 +158,7 @@ def test_best_is_the_earlier_of_two_that_tie_and_else_the_higher(finished: Proje
     file = tmp_path / "qa" / "probes" / "ckpt-3.jsonl"
     asked = verdicts.read(file)
     verdicts.write(file, replace(asked, verdicts=(replace(asked.verdicts[0], outcome="miss"), *asked.verdicts[1:])))
-    assert Standings(spec, tmp_path, {}).resolve("qa@best").label == "qa@6"
+    assert Standings(spec, tmp_path).resolve("qa@best").label == "qa@6"
 
 
 def test_a_red_gate_of_the_result_is_exit_code_1_and_says_why(finished: Project) -> None:

@@ -1,17 +1,18 @@
 """runner.standings: where a run stands, read from its folder."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from runner import recipe
-from runner.checkpoints import Parent
+from runner import recipe, verdicts
+from runner.checkpoints import Parent, verdict_path
 from runner.errors import UserError
 from runner.events import Journal, Logged, StageState
 from runner.spec import Gate
 from runner.standings import Checkpoint, Standings
+from runner.verdicts import VerdictFile
 from tests.recorded import RECIPE, ask, project, publish, verdict_file
 
 BASE = Parent("base@8", "../base/ckpt-8", "w")
@@ -30,7 +31,7 @@ def recorded(tmp_path: Path) -> Recorded:
     ask(publish(run, "base", 8, epoch=2.0), held_out="pppp")
     for step, outcomes in ((2, "ppmm"), (4, "pppm"), (6, "mppp")):
         ask(publish(run, "qa", step, epoch=step / 2, parent=BASE), select=outcomes, held_out=outcomes)
-    return Recorded(run, Standings(loaded.spec, run, {}))
+    return Recorded(run, Standings(loaded.spec, run))
 
 
 def checkpoint(recorded: Recorded, label: str) -> Checkpoint:
@@ -140,10 +141,54 @@ def test_more_looks_ask_for_more_evidence(tmp_path: Path) -> None:
     ask(publish(run, "base", 8), held_out="p" * 8)
     at = Checkpoint("qa", 2, publish(run, "qa", 2, parent=BASE))
     file = verdict_file("qa@2", held_out="m" * 6 + "pp")  # six lost: p = 1/64
-    (once,) = Standings(loaded.spec, run, {"held_out": 1}).judge(at, file)
-    (often,) = Standings(loaded.spec, run, {"held_out": 4}).judge(at, file)
+    (once,) = Standings(loaded.spec, run, looks=1).judge(at, file)
+    (often,) = Standings(loaded.spec, run, looks=4).judge(at, file)
     assert (once.green, often.green) == (False, True)
     assert once.reasons == ("6 lost and 0 gained against base@8: p = 0.016, below 0.05",)
+
+
+def test_a_checkpoint_came_of_those_that_stages_handed_on(recorded: Recorded) -> None:
+    standings = recorded.standings
+    assert [found.label for found in standings.line(checkpoint(recorded, "qa@6"))] == ["base@8", "qa@6"]
+    assert [found.label for found in standings.line(checkpoint(recorded, "base@8"))] == ["base@8"]
+    kept = standings.forgetting(checkpoint(recorded, "qa@6"))  # held_out was asked at both ends
+    assert kept is not None
+    assert (kept.worst.suite, kept.forgetting) == ("held_out", 0.25)
+
+
+def test_suites_of_a_checkpoint_share_the_level(tmp_path: Path) -> None:
+    gate = "gate: {max_regression: significant}"
+    text = RECIPE.replace("gate: {min_pass_rate: 0.5}", gate).replace(
+        "questions.train, stages: qa", f"questions.train, stages: qa, {gate}"
+    )
+    loaded, run = project(tmp_path / "p", text), tmp_path / "run"
+    ask(publish(run, "base", 8), held_out="p" * 8, select="p" * 8, left="p" * 8)
+    at = Checkpoint("qa", 2, publish(run, "qa", 2, parent=BASE))
+    own = {"max_regression": "significant"}
+    standings = Standings(loaded.spec, run)
+    both = standings.judge(
+        at, verdict_file("qa@2", own_gate=own, held_out="m" * 5 + "ppp", select="p" * 8, left="p" * 8)
+    )
+    # p = 1/32, times the two suites of the recipe: one that left it does not count
+    assert [(found.suite, found.green) for found in both] == [("held_out", True), ("select", True)]
+    assert both[0].significance is not None
+    assert both[0].significance.suites == 2
+    (alone,) = standings.judge(at, verdict_file("qa@2", held_out="m" * 5 + "ppp"))
+    assert not alone.green
+
+
+def test_numbers_of_a_suite_as_a_whole_are_bounded_and_compared(tmp_path: Path) -> None:
+    text = RECIPE.replace("gate: {min_pass_rate: 0.5}", "gate: {f1: {min: 0.8, max_mean_rise: 0.1}}")
+    loaded, run = project(tmp_path / "p", text), tmp_path / "run"
+
+    def with_f1(label: str, f1: float) -> VerdictFile:
+        made = verdict_file(label, held_out="pp")
+        return replace(made, suites=tuple(replace(asked, values={"f1": f1}) for asked in made.suites))
+
+    verdicts.write(verdict_path(publish(run, "base", 8)), with_f1("base@8", 0.6))
+    at = Checkpoint("qa", 2, publish(run, "qa", 2, parent=BASE))
+    (found,) = Standings(loaded.spec, run).judge(at, with_f1("qa@2", 0.75))
+    assert found.reasons == ("f1 is 0.75, min is 0.8", "f1 rose by 0.15 to 0.75, max_mean_rise is 0.1")
 
 
 def test_the_losses_are_those_that_the_trainers_recorded(recorded: Recorded) -> None:

@@ -63,7 +63,7 @@ def make_run(root: Path, source: Path, probes: str, cases: list[dict[str, object
     (run / "data" / "questions.held_out.jsonl").write_text(rows, encoding="utf-8")
     record = RunRecord(
         recipe="tiny", recipe_path="tiny.yaml", project_root=str(root), seed=1, versions={}, hardware={},
-        git_commit=None, data={}, looks={"held_out": 2},
+        git_commit=None, data={}, looks=2,
     )  # fmt: skip
     write_run(run, record)
     parent = None

@@ -68,7 +68,7 @@ class RedGate:
         lines += [f"    {note}" for note in decision.notes]
         for flip in decision.lost[:_SHOWN]:
             lines += [
-                f"lost {flip.case_id}   {printable(flip.after.prompt)}",
+                f"lost {flip.case_id}{' (by a hair)' if flip.fragile else ''}   {printable(flip.after.prompt)}",
                 f"    {flip.before.ckpt or 'before'}: {printable(flip.before.reply)}",
                 f"    {flip.after.ckpt or 'now'}: {printable(flip.after.reply)}",
             ]

@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from runner import gate, spec
-from runner.gate import Decision
+from runner.gate import Decision, Matter, is_significant
 from runner.probing.outcomes import Outcomes
 from runner.probing.planning import Planner, Sitting
 from runner.probing.targets import Target
 from runner.verdicts import Verdict, VerdictFile
 
 
+@dataclass(frozen=True)
+class Before:
+    """What a suite came to at the baseline."""
+
+    verdicts: Sequence[Verdict] = ()
+    pooled: Mapping[str, float] = field(default_factory=dict)
+    """See `SuiteAsked.values`."""
+
+
+NOTHING = Before()
+"""There is no baseline, or the suite was not asked there."""
+
+
+def _in(file: VerdictFile | None, suite: str) -> Before:
+    asked = file.asked(suite) if file else None
+    return Before(file.of(suite), asked.values) if file and asked else NOTHING
+
+
 class Baselines:
     """What each suite's verdicts are compared with."""
 
-    def __init__(self, chosen: Target | VerdictFile | None, outcomes: Outcomes) -> None:
+    def __init__(self, chosen: Target | VerdictFile | None, outcomes: Outcomes, *, required: bool = False) -> None:
+        """`required`: a gate that needs a baseline is red where there is none."""
         self._chosen = chosen
         self._outcomes = outcomes
-        self._recorded: dict[Sitting, Sequence[Verdict] | None] = {}
+        self._required = required
+        self._recorded: dict[Sitting, Before] = {}
 
-    def of(self, sitting: Sitting, rule: spec.Gate | None) -> Sequence[Verdict] | None:
-        """The verdicts of the same suite at the baseline: `--probe-baseline`, else in a run the gate's `baseline:`,
-        else the checkpoint that the stage started from. None where there is none or the suite was not asked there.
+    def of(self, sitting: Sitting, rule: spec.Gate | None) -> Before:
+        """What the same suite came to at the baseline: `--probe-baseline`, else in a run the gate's `baseline:`, else
+        the checkpoint that the stage started from.
 
         Raises:
             UserError: a verdict file is damaged, or `baseline:` names a checkpoint that is not there.
         """
-        if isinstance(self._chosen, VerdictFile):
-            return self._chosen.of(sitting.suite) or None
         if isinstance(self._chosen, Target):
             if self._chosen == sitting.target:
-                return None
-            if asked := self._outcomes.of(Sitting(self._chosen, sitting.suite)):
-                return asked
+                return NOTHING
+            before = Sitting(self._chosen, sitting.suite)
+            if asked := self._outcomes.of(before):
+                return Before(asked, self._outcomes.pooled(before))
         if sitting not in self._recorded:
             self._recorded[sitting] = self._read(sitting, rule)
         return self._recorded[sitting]
@@ -44,13 +64,19 @@ class Baselines:
             return None
         return f"the baseline {self._chosen.ckpt if isinstance(self._chosen, VerdictFile) else self._chosen.label}"
 
-    def _read(self, sitting: Sitting, rule: spec.Gate | None) -> Sequence[Verdict] | None:
-        target = self._chosen if isinstance(self._chosen, Target) else sitting.target
+    def required(self, sitting: Sitting) -> bool:
+        """Whether this checkpoint must have a baseline: it need not be compared with itself."""
+        return self._required and self._chosen != sitting.target
+
+    def _read(self, sitting: Sitting, rule: spec.Gate | None) -> Before:
+        if isinstance(self._chosen, VerdictFile):
+            return _in(self._chosen, sitting.suite)
+        target = self._chosen or sitting.target
         if target.run is None or target.at is None or target.problem:
-            return None
+            return NOTHING
         standings = target.run.standings
         found = target.at if target is self._chosen else standings.baseline_of(target.at, rule)
-        return standings.suite_at(found, sitting.suite) if found else None
+        return _in(standings.verdicts(found), sitting.suite) if found else NOTHING
 
 
 class Judge:
@@ -62,27 +88,70 @@ class Judge:
         self._baselines = baselines
         self.gated: dict[Sitting, spec.Gate] = {}
         """The suites that are asked whole, with the gate in force."""
+        self._decided: dict[Target, tuple[int, dict[Sitting, Decision]]] = {}
 
     def decide(self, sitting: Sitting) -> Decision:
         """What its gate says about a suite at a checkpoint; without a gate it is counted and compared."""
-        rule = self.gated.get(sitting)
-        looks, suites = self._tests(sitting)
-        before = self._baselines.of(sitting, rule)
-        return gate.judge(
-            rule,
-            sitting.suite,
-            self._outcomes.of(sitting),
-            before,
-            given=self._baselines.given(sitting),
-            looks=looks,
-            suites=suites,
-        )
+        return self.at(sitting.target)[sitting]
 
-    def _tests(self, sitting: Sitting) -> tuple[int, int]:
-        """At how many checkpoints the suite is judged, and how many suites are: of the run, or of this session."""
-        run = sitting.target.run
-        if run is not None:
-            return run.record.looks.get(sitting.suite, 1), len(run.record.looks)
-        significant = [one for one, rule in self.gated.items() if rule.max_regression == "significant"]
-        looks = sum(one.suite == sitting.suite for one in significant)
-        return looks, len({one.suite for one in significant})
+    def at(self, target: Target) -> dict[Sitting, Decision]:
+        """The same of every suite that this checkpoint was asked.
+
+        What is tested for losses beyond chance is corrected for all that is so tested. A run's suites are one family:
+        those that this session leaves out count too, with what the run recorded of them. What a recipe does not name
+        is a family of its own, as is all that is asked of a checkpoint that belongs to no run.
+        """
+        asked = {one: len(self._outcomes.of(one)) for one in self._planner.planned if one.target == target}
+        cases = sum(asked.values())
+        # every gate of a checkpoint asks, and the summary: they are decided together, once all cases are there
+        if target not in self._decided or self._decided[target][0] != cases:
+            self._decided[target] = cases, self._decide(target, [one for one, number in asked.items() if number])
+        return self._decided[target][1]
+
+    def _decide(self, target: Target, here: Sequence[Sitting]) -> dict[Sitting, Decision]:
+        run_asks = set(target.run.recipe.asked_at(target.at.stage)) if target.run and target.at else set()
+        families: dict[bool, list[Sitting]] = {}
+        for sitting in here:
+            families.setdefault(sitting.suite in run_asks, []).append(sitting)
+        found: dict[Sitting, Decision] = {}
+        for of_run, sittings in families.items():
+            matters = [self._matter(sitting) for sitting in sittings]
+            others, unseen = self._left_out(target, run_asks) if of_run else ([], 0)
+            looks = target.run.record.looks if of_run and target.run else self._looks()
+            decisions = gate.judge([*matters, *others], looks=looks, unseen=unseen)
+            found.update(zip(sittings, decisions, strict=False))  # without those about the others
+        return {sitting: found[sitting] for sitting in here}
+
+    def _matter(self, sitting: Sitting) -> Matter:
+        rule = self.gated.get(sitting)
+        before = self._baselines.of(sitting, rule)
+        return Matter(
+            sitting.suite, rule, self._outcomes.of(sitting), before.verdicts,
+            pooled=self._outcomes.pooled(sitting), pooled_before=before.pooled,
+            given=self._baselines.given(sitting), required=self._baselines.required(sitting),
+        )  # fmt: skip
+
+    def _left_out(self, target: Target, run_asks: set[str]) -> tuple[list[Matter], int]:
+        """The suites of the run that are tested at this checkpoint and that the session does not judge, and how many
+        more there are of which the run recorded nothing."""
+        assert target.run is not None  # where there is none, nothing is left out
+        assert target.at is not None
+        standings = target.run.standings
+        file = standings.verdicts(target.at)
+        matters, unseen = [], 0
+        for suite in sorted(run_asks):
+            sitting = Sitting(target, suite)
+            asked = file.asked(suite) if file else None
+            rule = standings.gate_of(suite, file) if file and asked else target.run.recipe.probes[suite].gate
+            if sitting in self.gated or not is_significant(rule):
+                continue
+            before = self._baselines.of(sitting, rule)
+            if file and asked and before.verdicts:
+                matters.append(Matter(suite, rule, file.of(suite), before.verdicts))
+            elif not asked:
+                unseen += 1
+        return matters, unseen
+
+    def _looks(self) -> int:
+        """At how many checkpoints this session tests for losses beyond chance."""
+        return len({one.target for one, rule in self.gated.items() if is_significant(rule)})

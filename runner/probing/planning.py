@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from runner import spec
-from runner.asking import Case, Probe, ascii_id, case_id, suite_key
-from runner.data import sources
-from runner.errors import BadData, BadProbe, UserError
+from runner.asking import Case, Decoding, Probe, ascii_id, decoding_fault, suite_key
+from runner.errors import BadProbe, UserError
+from runner.probing.cases import from_file, numbered
+from runner.probing.own_gate import gate_of
+from runner.probing.rendering import form_of
 from runner.probing.targets import Run, Target
 from runner.recipe import project_root
 
@@ -33,10 +32,19 @@ class Suite:
     """The recipe's."""
     gated: bool = True
     """False where the suite does not gate this stage."""
+    decoding: spec.DecodingChange | None = None
+    """The recipe's."""
+    leaks: str = "warn"
+    """What it means where a question stands in the rows that the checkpoint was trained on; the recipe's."""
+
+    @classmethod
+    def of_file(cls, file: Path) -> Suite:
+        """What stands for the suites of a file that cannot be read."""
+        return cls(file.stem, file, None, None, None)
 
     def key(self) -> str:
         """Digest of what is asked; see `runner.asking.suite_key`."""
-        return suite_key(self.file, self.function, self.cases)
+        return suite_key(self.file, self.function, self.cases, self.decoding.changes if self.decoding else None)
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Sitting:
     suite: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ask:
     """One case of one suite, to be asked of one checkpoint by one probe."""
 
@@ -56,6 +64,8 @@ class Ask:
     probe_id: str
     """`file.py::function`, the file relative to the project."""
     case: Case
+    decoding: Decoding
+    """The probe's own, with what the suite changes."""
     problem: str = ""
     """Why it cannot be asked."""
 
@@ -71,9 +81,10 @@ class Planned:
 
     suite: Suite
     probe_ids: list[str] = field(default_factory=list)
-    asks: int = 0
     own_gate: Mapping[str, Any] | None = None
     """The gate written in the probe file."""
+    own_rule: spec.Gate | None = None
+    """The same, checked."""
 
 
 class Planner:
@@ -86,11 +97,8 @@ class Planner:
         self.planned: dict[Sitting, Planned] = {}
 
     def asks(self, probe: Probe, file: Path, function: str) -> list[Ask]:
-        """Everything this probe is asked, by checkpoint, suite and case.
-
-        Raises:
-            BadProbe: its gate is none, or contradicts that of another probe of the suite.
-        """
+        """Everything this probe is asked, by checkpoint, suite and case. What cannot be asked, for a fault of the
+        checkpoint, the cases or the probe, is one ask that says why: the others go on."""
         return [
             ask
             for target in self.targets
@@ -110,7 +118,7 @@ class Planner:
         planned = self.planned[sitting]
         if sitting.target.is_baseline or not planned.suite.gated:
             return None
-        return planned.suite.gate or (_gate(planned.own_gate) if planned.own_gate is not None else None)
+        return planned.suite.gate or planned.own_rule
 
     def _suites(self, target: Target, file: Path, function: str, *, alone: bool) -> list[tuple[Suite, str]]:
         """The suites that this probe belongs to at `target`, each with the probe's id; where no recipe names it and it
@@ -129,27 +137,62 @@ class Planner:
 
     def _sit(self, sitting: Sitting, suite: Suite, probe: Probe, probe_id: str) -> list[Ask]:
         planned = self.planned.setdefault(sitting, Planned(suite))
-        if planned.suite.file != suite.file:
-            raise BadProbe(
-                f"two probes are named {suite.name}: in {planned.suite.file} and in {suite.file}",
-                hint="a probe that no recipe names is a suite of its own name: give them different names",
-            )
-        if probe.gate is not None:
-            if planned.own_gate is not None and planned.own_gate != probe.gate:
-                raise BadProbe(f"suite {suite.name} has two gates: {probe_id} has another than {planned.probe_ids[0]}")
-            _gate(probe.gate)
-            planned.own_gate = probe.gate
+        # what its id is where it cannot be asked; a run ends where a probe file cannot be collected
+        unable = "collection"
         try:
+            _take_gate(planned, suite, probe, probe_id)
+            decoding = _decoding(probe, suite)
+            form_of(probe, decoding)
+            unable = "checkpoint"
             if sitting.target.problem:
                 raise UserError(f"{sitting.target.path}: {sitting.target.problem}")
-            cases = _cases(probe, suite)
-            asks = [Ask(sitting, probe, probe_id, case) for case in cases]
+            unable = "cases"
+            asks = [Ask(sitting, probe, probe_id, case, decoding) for case in _cases(probe, suite)]
         except UserError as error:
-            unable = "checkpoint" if sitting.target.problem else "cases"
-            asks = [Ask(sitting, probe, probe_id, Case(unable, {}), error.screen())]
+            asks = [Ask(sitting, probe, probe_id, Case(unable, {}), probe.decoding, error.screen())]
         planned.probe_ids.append(probe_id)
-        planned.asks += len(asks)
         return asks
+
+
+def _take_gate(planned: Planned, suite: Suite, probe: Probe, probe_id: str) -> None:
+    """Note the gate that a probe brings to its suite.
+
+    Raises:
+        BadProbe: it is none, or contradicts that of another probe of the suite.
+    """
+    if planned.suite.file != suite.file:
+        raise BadProbe(
+            f"two probes are named {suite.name}: in {planned.suite.file} and in {suite.file}",
+            hint="a probe that no recipe names is a suite of its own name: give them different names",
+        )
+    if probe.gate is None:
+        return
+    if planned.own_gate is not None and planned.own_gate != probe.gate:
+        raise BadProbe(f"suite {suite.name} has two gates: {probe_id} has another than {planned.probe_ids[0]}")
+    planned.own_rule = gate_of(probe.gate, probe.where)
+    planned.own_gate = probe.gate
+
+
+def _decoding(probe: Probe, suite: Suite) -> Decoding:
+    """How a probe is decoded in a suite.
+
+    Raises:
+        BadProbe: what the suite changes does not go with the rest.
+    """
+    if suite.decoding is None:
+        return probe.decoding
+    named = f"probes.{suite.name}.decoding"
+    if probe.choices is not None:
+        raise BadProbe(
+            f"{named} is given for a closed question, which generates nothing",
+            where=probe.where,
+            hint="name the probes that generate, one suite each: file: file.py::test_name",
+        )
+    decoding = replace(probe.decoding, **suite.decoding.changes)
+    fault = decoding_fault(decoding)
+    if fault is not None:
+        raise BadProbe(f"{named} with the probe's own: {fault[0]}", where=probe.where, expected=fault[1])
+    return decoding
 
 
 @cache
@@ -168,7 +211,7 @@ def _suite_of_run(run: Run, target: Target, name: str, suite: spec.Suite, root: 
     file, _, function = suite.file.partition("::")
     cases = run.folder / "data" / f"{suite.cases}.jsonl" if suite.cases else None
     gated = suite.stages is None or (target.at is not None and target.at.stage in suite.stages)
-    return Suite(name, (root / file).resolve(), function or None, cases, suite.gate, gated)
+    return Suite(name, (root / file).resolve(), function or None, cases, suite.gate, gated, suite.decoding, suite.leaks)
 
 
 @cache
@@ -176,55 +219,14 @@ def _root_above(file: Path) -> Path:
     return project_root(file)
 
 
-def _gate(written: Mapping[str, Any]) -> spec.Gate:
-    try:
-        return spec.Gate.model_validate(dict(written))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadProbe(f"gate: {place} {first['msg']}", expected="the keys of gate: in a recipe") from error
-
-
 def _cases(probe: Probe, suite: Suite) -> tuple[Case, ...]:
     if suite.cases is not None:
-        return _from_file(suite.cases.parent, suite.cases.name)
+        return from_file(suite.cases.parent, suite.cases.name)
     if probe.cases is None:
         raise BadProbe(
             f"{suite.file.name}::{suite.function or suite.name} has no cases of its own",
             hint="give @probe(cases=…), or ask it in a recipe's suite with cases:",
         )
     if isinstance(probe.cases, str):
-        return _from_file(suite.file.parent, probe.cases)
-    return _numbered(probe.cases, str(suite.file))
-
-
-@cache
-def _from_file(folder: Path, name: str) -> tuple[Case, ...]:
-    try:
-        table = sources.read(spec.Data(path=name), "cases", folder)
-    except BadData as error:
-        # said of a data set of a recipe; here it is the file that a probe names
-        problems = (replace(found, message=found.message.removeprefix("data.cases: ")) for found in error.problems)
-        raise BadProbe([replace(found, message=f"cases: {found.message}") for found in problems]) from error
-    return _numbered([row.values for row in table.rows], str(folder / name))
-
-
-def _numbered(rows: Sequence[Mapping[str, Any]], source: str) -> tuple[Case, ...]:
-    """Cases with their ids, which must differ: a case's verdicts are found again by its id."""
-    if not rows:
-        raise BadProbe(f"{source}: there are no cases", expected="at least one row")
-    found: dict[str, int] = {}
-    cases = []
-    for number, row in enumerate(rows, 1):
-        name = case_id(row)
-        if name in found:
-            same = "are the same" if dict(row) == dict(rows[found[name] - 1]) else f"share the id {name}"
-            raise BadProbe(f"{source}: rows {found[name]} and {number} {same}", expected="distinct cases")
-        found[name] = number
-        cases.append(Case(name, row))
-    return tuple(cases)
-
-
-def as_json(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A gate from a probe file as it is written to a verdict file."""
-    return json.loads(json.dumps(values, default=list))  # type: ignore[no-any-return]
+        return from_file(suite.file.parent, probe.cases)
+    return numbered(probe.cases, str(suite.file))

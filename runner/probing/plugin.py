@@ -1,15 +1,18 @@
 """The pytest plugin's options, and what probes do without a checkpoint; with one, `runner.probing.session` takes over.
 
 This module is loaded in every pytest session of everyone who has the package installed: it imports nothing heavy, and
-without `--ckpt` it does nothing but skip probes.
+without `--ckpt` or `--probe-endpoint` it does nothing but skip probes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
-from runner.asking import declared
-from runner.errors import UserError
+from runner.asking import declared, misdeclared
+from runner.errors import UserError, Where, printable
+from runner.probing.misses import Crash, Escaped, escaped
 
 WITHOUT_CHECKPOINT = "a probe is asked of a checkpoint: give one with --ckpt"
 
@@ -24,6 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--probe-baseline", metavar="CKPT|FILE",
         help="compare case by case with this checkpoint or verdict file",
+    )  # fmt: skip
+    group.addoption(
+        "--probe-require-baseline", action="store_true",
+        help="a gate that compares is red where there is no baseline, instead of recorded",
     )  # fmt: skip
     group.addoption(
         "--probe-verdicts", metavar="FILE",
@@ -41,11 +48,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--probe-batch-tokens", type=int, metavar="N",
         help="prompt and reply tokens generated at a time; lower it where memory is short",
     )  # fmt: skip
+    group.addoption(
+        "--probe-store", default="auto", metavar="auto|off|FILE",
+        help="where replies are kept, so that asking again generates nothing; see `recipe store`",
+    )  # fmt: skip
+    group.addoption(
+        "--probe-endpoint", metavar="URL",
+        help="ask an OpenAI-compatible server such as http://localhost:8000/v1; its key is in $OPENAI_API_KEY",
+    )  # fmt: skip
+    group.addoption("--probe-model", metavar="NAME", help="the model on that server; not needed where it has only one")
+    group.addoption(
+        "--probe-concurrency", type=int, default=16, metavar="N",
+        help="questions that are with the server at a time; default: 16",
+    )  # fmt: skip
+    group.addoption(
+        "--probe-timeout", type=float, default=600.0, metavar="SECONDS",
+        help="how long a question may take the server, retries and all; default: 600",
+    )  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hand over to the prober where a checkpoint is named."""
-    if config.getoption("--ckpt"):
+    """Hand over to the prober where a checkpoint or a server is named."""
+    if config.getoption("--probe-model") and not config.getoption("--probe-endpoint"):
+        raise pytest.UsageError("--probe-model needs --probe-endpoint: the server that has the model")
+    if config.getoption("--ckpt") or config.getoption("--probe-endpoint"):
         from runner.probing.session import start
 
         try:
@@ -53,10 +79,26 @@ def pytest_configure(config: pytest.Config) -> None:
         except UserError as error:
             raise pytest.UsageError(error.screen()) from error
         return
-    for option in ("--probe-baseline", "--probe-verdicts", "--probe-suite"):
+    for option in ("--probe-baseline", "--probe-require-baseline", "--probe-verdicts", "--probe-suite"):
         if config.getoption(option):
-            raise pytest.UsageError(f"{option} needs --ckpt: the checkpoint that is asked")
+            raise pytest.UsageError(f"{option} needs --ckpt or --probe-endpoint: the model that is asked")
     config.pluginmanager.register(WithoutCheckpoint(), "recipe-without-checkpoint")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """What is wrong with a probe is said in a few lines, without the way through pytest and this package."""
+    report = yield
+    call = getattr(report, "call", None)  # pytest hands it on to those who look at the exception
+    error = call.excinfo.value if call is not None and call.excinfo else None
+    error = (misdeclared(error) or error) if error is not None else None
+    if isinstance(error, UserError):
+        where = error.problems[0].where or Where(str(collector.path))
+        crash = Crash(where.file, where.line or 1, printable(error.problems[0].message))
+        report.longrepr = Escaped(escaped(error.screen()), crash)  # type: ignore[assignment]
+    return report
 
 
 class WithoutCheckpoint:

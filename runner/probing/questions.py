@@ -1,4 +1,4 @@
-"""What is asked and what comes of it, between those who ask and whatever answers: the local engine, a server, the store.
+"""What is asked and what comes of it, between those who ask and whatever answers: local engine, server, store.
 
 No torch here: a store that knows every answer loads no model.
 """
@@ -11,6 +11,9 @@ from typing import Literal
 from runner.asking import Decoding
 
 EndReason = Literal["eos", "stop", "length", "choice"]
+
+
+_GREEDY = Decoding()
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Question:
     """The prompt is continued as it is, never through a chat template."""
     template_kwargs: str = "{}"
     """JSON with sorted keys: arguments of the chat template, such as `{"enable_thinking": false}`."""
-    decoding: Decoding = Decoding()
+    decoding: Decoding = _GREEDY
     choices: tuple[str, ...] = ()
     """A closed question: nothing is generated, the most likely of these continuations is the answer."""
     seed: int = 0

@@ -1,25 +1,25 @@
-"""Which checkpoints `--ckpt` means: folders of any trainer, runs, stages, globs; and what plainly ails them."""
+"""Which checkpoints `--ckpt` means: folders of any trainer, runs, stages, globs."""
 
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from runner import checkpoints, recipe, spec
+from runner import checkpoints, loadable, recipe, spec
 from runner.errors import BadCheckpoint, UserError, nearest
 from runner.folder import RunRecord, read_run
 from runner.standings import Checkpoint as RunCheckpoint
 from runner.standings import Standings
 
-_NUMBERED = re.compile(r"^(?:ckpt|checkpoint)-(\d+)$")
+if TYPE_CHECKING:
+    from runner.probing.endpoint import Endpoint
+
 _EXPECTED = "a folder with config.json or adapter_config.json"
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +54,8 @@ class Target:
     """Why it cannot be loaded, where that can be seen without loading it."""
     is_baseline: bool = False
     """Asked only to be compared with."""
+    endpoint: Endpoint | None = None
+    """The server that answers instead; then `path` is no folder."""
 
     def has_verdicts(self) -> bool:
         """Whether its run recorded what it was asked."""
@@ -75,20 +77,38 @@ def find(paths: Sequence[str], invocation: Path, rootdir: Path) -> list[Target]:
     return _labelled(list(found.values()))
 
 
+def served(endpoint: Endpoint, others: Sequence[Target]) -> Target:
+    """The model on a server, named as the server names it."""
+    label = _ascii(endpoint.model.strip("/"))
+    if label in {other.label for other in others}:
+        label = f"endpoint={label}"
+    return Target(Path(f"{endpoint.url}/{endpoint.model}"), endpoint.model, label, endpoint=endpoint)
+
+
 def is_checkpoint(path: Path) -> bool:
-    """Whether a folder looks like a checkpoint or an adapter."""
-    return (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+    """Whether a folder looks like a checkpoint: it has a configuration, or the name of one and no test in it."""
+    named = bool(loadable.NUMBERED.match(path.name)) and path.is_dir() and not any(path.glob("test_*.py"))
+    return named or loadable.is_checkpoint(path)
 
 
 def _expand(given: str, invocation: Path) -> list[tuple[Path, str]]:
     path = invocation / given
+    if path.is_file():
+        raise _file(path, given)
     if path.exists():
-        return _inside(path, given)
+        if found := _inside(path, given):
+            return found
+        raise BadCheckpoint(
+            f"--ckpt {given} is not a checkpoint and holds none",
+            expected=_EXPECTED + ", a run, or a folder of checkpoint-N, ckpt-N, step_N, epoch_N or iter_N",
+        )
     if glob.has_magic(given):
-        matches = sorted(glob.glob(str(path), recursive=True), key=_natural)  # noqa: PTH207 - takes absolute patterns
-        folders = [Path(match) for match in matches if Path(match).is_dir() and is_checkpoint(Path(match))]
-        if folders:
-            return [(match, str(match)) for match in folders]
+        matches = sorted(glob.glob(str(path), recursive=True), key=loadable.natural)  # noqa: PTH207 - takes absolute patterns
+        folders = [Path(match) for match in matches if Path(match).is_dir()]
+        # `out/*` means the checkpoints in `out`; where there is none, `out-*/` means those in each of the folders
+        direct = [(folder, str(folder)) for folder in folders if is_checkpoint(folder)]
+        if found := direct or [one for folder in folders for one in _inside(folder, str(folder))]:
+            return found
         raise BadCheckpoint(f"--ckpt {given} matches no checkpoint", expected=_EXPECTED)
     beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = nearest(path.name, beside)
@@ -98,34 +118,39 @@ def _expand(given: str, invocation: Path) -> list[tuple[Path, str]]:
     )
 
 
+def _file(path: Path, given: str) -> BadCheckpoint:
+    """What to say of a file where a folder belongs."""
+    hint: str | None = None
+    if path.suffix == ".gguf":
+        hint = f"start a server with it (llama-server -m {given}) and give its address with --probe-endpoint"
+    elif path.suffix == ".jsonl":
+        hint = "a verdict file is what checkpoints are compared with: --probe-baseline"
+    elif is_checkpoint(path.parent):
+        hint = f"give its folder: --ckpt {Path(given).parent}"
+    return BadCheckpoint(f"--ckpt {given} is a file", expected=_EXPECTED, hint=hint)
+
+
 def _inside(path: Path, given: str) -> list[tuple[Path, str]]:
-    """The checkpoint at `path`, or all that a run folder, a stage folder or a trainer's output folder holds."""
-    if is_checkpoint(path) or _NUMBERED.match(path.resolve().name):
-        return [(path, given)]
+    """The checkpoint at `path`, or all that a run folder, a stage folder or a trainer's output folder holds.
+
+    A folder with weights is one checkpoint, the one that `from_pretrained` loads, even where a trainer saved its
+    checkpoints below it; a configuration alone, which some trainers write there as they begin, is none yet.
+    """
     if (path / "run.json").is_file():
         run = _read_run(path, path)
-        found = [(entry.path, str(entry.path)) for entry in run.standings.all_checkpoints()]
-    elif path.is_dir():
-        entries = [entry for entry in path.iterdir() if _NUMBERED.match(entry.name) and is_checkpoint(entry)]
-        found = [(entry, str(entry)) for entry in sorted(entries, key=lambda entry: _natural(entry.name))]
-    else:
-        found = []
-    if not found:
-        raise BadCheckpoint(
-            f"--ckpt {given} is not a checkpoint and holds none",
-            expected=_EXPECTED + ", a run, or a folder of ckpt-N or checkpoint-N",
-        )
-    return found
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+        return [(entry.path, str(entry.path)) for entry in run.standings.all_checkpoints()]
+    if loadable.weights(path):
+        return [(path, given)]
+    if below := loadable.numbered(path):
+        return [(entry, str(entry)) for entry in below]
+    looks_so = is_checkpoint(path.resolve()) or loadable.is_checkpoint(path) or loadable.other_format(path)
+    return [(path, given)] if looks_so else []
 
 
 def _target(path: Path, shown: str, runs: dict[Path, Run], rootdir: Path) -> Target:
-    problem = _problem(path)
+    problem = loadable.problem(path)
     home = next((parent for parent in list(path.parents)[:4] if (parent / "run.json").is_file()), None)
-    match = _NUMBERED.match(path.name)
+    match = loadable.NUMBERED.match(path.name)
     if home is None or match is None:
         return Target(path, shown, path.name, problem=problem)
     if home not in runs:
@@ -142,52 +167,6 @@ def _read_run(home: Path, rootdir: Path) -> Run:
     root = Path(record.project_root)
     root = root if root.is_dir() else rootdir
     return Run(home, root, recipe.load(home / "recipe.yaml", root=root).spec, record)
-
-
-def _problem(path: Path) -> str:
-    """Why the checkpoint at `path` cannot be loaded, as far as its files show; empty where nothing is wrong."""
-    if not is_checkpoint(path):
-        return "config.json is missing"
-    weights = [*path.glob("*.safetensors"), *path.glob("*.bin")]
-    if not weights:
-        return "no weights: there is no *.safetensors"
-    if not (path / "adapter_config.json").is_file() and not any((path / name).is_file() for name in _TOKENIZERS):
-        return "no tokenizer: there is no tokenizer.json"
-    for name in ("config.json", "adapter_config.json"):
-        if (path / name).is_file() and not isinstance(_json(path / name), dict):
-            return f"{name} is damaged"
-    for index in path.glob("*.safetensors.index.json"):
-        try:
-            names = set(_json(index)["weight_map"].values())
-        except (KeyError, TypeError, AttributeError):
-            return f"{index.name} is damaged"
-        if missing := sorted(names - {file.name for file in weights}):
-            return f"{missing[0]} is missing"
-    return next((fault for file in weights if file.suffix == ".safetensors" and (fault := _damage(file))), "")
-
-
-def _json(file: Path) -> Any:
-    """What a file holds; None where that is no JSON."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-
-
-def _damage(file: Path) -> str:
-    """What is wrong with a safetensors file by its header: 8 bytes of length, JSON with the offsets of every tensor."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            return f"{file.name} is cut short or damaged"
-        try:
-            header = json.loads(stream.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{file.name} is damaged: its header cannot be read"
-    end = 8 + length + max(ends, default=0)
-    return "" if end == size else f"{file.name} is cut short: {size} of {end} bytes"
 
 
 def _labelled(targets: Iterable[Target]) -> list[Target]:
@@ -207,6 +186,10 @@ def _label(target: Target, depth: int) -> str:
     above = (target.run.folder, *target.run.folder.parents) if target.run else target.path.parents
     parts = [parent.name for parent in above[:depth]][::-1]
     text = "/".join([*(part for part in parts if part), target.name if target.run else target.path.name])
+    return _ascii(text)
+
+
+def _ascii(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+=@/-]", lambda char: f"U+{ord(char[0]):04X}", text)
 
 

@@ -27,6 +27,7 @@ _BELONGS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("in a stage of `kind: dpo`", spec.Dpo),
     ("in a suite under `probes:`", spec.Suite),
     ("in a suite's `gate:`", spec.Gate),
+    ("in a suite's `decoding:`", spec.DecodingChange),
     ("in a data set's `pick:`", spec.Pick),
     ("in a data set's `split:`", spec.Split),
     ("in a data set under `data:`", spec.Data),
@@ -243,6 +244,7 @@ def block_at(path: Path, values: Any) -> type[BaseModel] | None:
         (spec.Data, "pick"): spec.Pick,
         (spec.Pick, "of"): spec.Text,
         (spec.Suite, "gate"): spec.Gate,
+        (spec.Suite, "decoding"): spec.DecodingChange,
     }
     for name in tail:
         bound = model is spec.Gate and name not in spec.Gate.model_fields

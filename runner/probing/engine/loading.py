@@ -1,0 +1,137 @@
+"""Loading: a checkpoint's tokenizer and weights, or a clear word on why there are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from runner.errors import BadCheckpoint, Where, first_line
+from runner.probing.engine.adapters import base_of, has_tokenizer
+
+_LOGGING: Any = transformers.utils.logging
+_ADAPTER = "adapter_model.safetensors, made for the base that adapter_config.json names"
+
+
+def load_tokenizer(path: Path) -> Any:
+    """The tokenizer of a checkpoint; an adapter without one has its base's.
+
+    Raises:
+        BadCheckpoint: there is none that can be loaded.
+    """
+    home = base_of(path) if is_adapter(path) and not has_tokenizer(path) else path
+    try:
+        return AutoTokenizer.from_pretrained(home, local_files_only=isinstance(home, Path))
+    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        raise BadCheckpoint(
+            f"no tokenizer could be loaded: {first_line(error)}",
+            where=Where(str(home)),
+            expected="tokenizer.json and tokenizer_config.json beside the weights",
+        ) from error
+
+
+def load_model(path: Path, dtype: str) -> Any:
+    """The model of a checkpoint in `dtype`; an adapter is merged into its base.
+
+    Raises:
+        BadCheckpoint: weights are missing, damaged, or do not belong to the configuration.
+    """
+    if not is_adapter(path):
+        return load_weights(path, dtype)
+    from peft import PeftModel
+
+    base = load_weights(base_of(path), dtype, of_adapter=path)
+    try:
+        return PeftModel.from_pretrained(base, str(path)).merge_and_unload()
+    except Exception as error:
+        raise _not_loaded(
+            path, error, "adapter_model.safetensors of the base that adapter_config.json names"
+        ) from error
+
+
+def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) -> Any:
+    """The base with several adapters beside each other, by name.
+
+    Raises:
+        BadCheckpoint: the base or an adapter cannot be loaded.
+    """
+    from peft import PeftModel
+
+    first, *others = adapters
+    model: Any = load_weights(base, dtype, of_adapter=adapters[first])
+    for name in (first, *others):
+        try:
+            if name == first:
+                model = PeftModel.from_pretrained(model, str(adapters[name]), adapter_name=name)
+            else:
+                model.load_adapter(str(adapters[name]), adapter_name=name)
+        except Exception as error:
+            raise _not_loaded(adapters[name], error, _ADAPTER) from error
+    return model
+
+
+def load_weights(path: Path | str, dtype: str, of_adapter: Path | None = None) -> Any:
+    """The weights at a folder or hub id, every one of them.
+
+    Raises:
+        BadCheckpoint: they cannot be loaded, or some are missing.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except Exception as error:  # damaged weights raise SafetensorError, RuntimeError, OSError, KeyError, ValueError, …
+        expected = "config.json with its *.safetensors"
+        if of_adapter is None:
+            raise _not_loaded(Path(path), error, expected) from error
+        raise BadCheckpoint(
+            f"the adapter's base {path} could not be loaded: {first_line(error)}",
+            where=Where(str(of_adapter / "adapter_config.json")),
+            expected=f"base_model_name_or_path: a folder or hub id with {expected}",
+        ) from error
+    model, about = loaded
+    if missing := sorted(about["missing_keys"]):
+        # transformers would draw these at random and only warn
+        raise BadCheckpoint(
+            f"the weights lack {missing[0]!r} and {len(missing) - 1} others that config.json calls for",
+            where=Where(str(path)),
+        )
+    return model
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds a PEFT adapter."""
+    return (path / "adapter_config.json").is_file()
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends a reply. Nothing else is taken from the checkpoint's generation settings: no penalties."""
+    found: set[int] = set()
+    for source in (model.config, getattr(model, "generation_config", None), tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(found)
+
+
+def _not_loaded(path: Path, error: Exception, expected: str) -> BadCheckpoint:
+    return BadCheckpoint(
+        f"the model could not be loaded: {first_line(error)}", where=Where(str(path)), expected=expected
+    )
+
+
+class Quiet:
+    """Loading without transformers' progress bars and hints; its settings are put back afterwards."""
+
+    def __enter__(self) -> None:
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        self._verbosity = _LOGGING.get_verbosity()
+        self._bars = _LOGGING.is_progress_bar_enabled()
+        _LOGGING.set_verbosity_error()
+        _LOGGING.disable_progress_bar()
+
+    def __exit__(self, *exception: object) -> None:
+        _LOGGING.set_verbosity(self._verbosity)
+        if self._bars:
+            _LOGGING.enable_progress_bar()

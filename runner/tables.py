@@ -1,0 +1,211 @@
+"""Decisions as rich tables and lines: what the run's screens, the end of pytest and `recipe compare` have in common.
+
+Colours are a second signal only: every state also has a sign (`✓`, `✗`, `·`), so that nothing is lost without colour.
+What a model said is shown through `said`, which makes control characters visible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from runner.errors import printable
+from runner.forgetting import Forgetting
+from runner.gate import Decision, Flip, Number, Tally, wilson
+
+GOOD, BAD, DIM, MARK = "blue", "dark_orange3", "bright_black", "bold"
+"""Blue and orange are told apart by every common kind of colour blindness."""
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    """One line of the matrix: a checkpoint, its loss, and what was decided about each suite."""
+
+    label: str
+    loss: float | None
+    decisions: Mapping[str, Decision]
+
+
+def said(text: str, limit: int = 200) -> str:
+    """What a model or a data file said, safe for a terminal, and not longer than `limit` characters."""
+    shown = printable(text)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def percent(share: float) -> str:
+    """`97.7 %`, with 100 and 0 only where that is exact."""
+    if 0.9995 <= share < 1:
+        return "99.9 %"
+    if 0 < share < 0.0005:
+        return "0.1 %"
+    return f"{share * 100:.1f} %" if share not in (0, 1) else f"{share * 100:.0f} %"
+
+
+def points(share: float) -> str:
+    """A difference of two rates with its sign, in percentage points: `−3.2`."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def chance(p: float) -> str:
+    """A p of two digits: `0.031`, `1.8e-05`; `1` where it is all but certain."""
+    return "1" if p > 0.995 else f"{p:.2g}"
+
+
+def interval(tally: Tally) -> str:
+    """The 95 % Wilson interval of a rate: `[95.3–98.9]`, in percent."""
+    low, high = wilson(tally.passed, tally.asked)
+    return f"[{100 * low:.1f}–{100 * high:.1f}]"
+
+
+# --- checkpoints × suites ---
+
+Cell = Callable[[Decision], Text]
+
+
+def short_cell(decision: Decision) -> Text:
+    """One suite at one checkpoint, beside many: `97.7 % ✓`."""
+    tally = decision.tally
+    shown = "–" if tally.rate is None else percent(tally.rate)
+    if tally.errors:
+        shown += f" {tally.errors}!"
+    if decision.green is None:
+        return Text(f"{shown}  ")
+    return Text(f"{shown} {'✓' if decision.green else '✗'}", style=GOOD if decision.green else BAD)
+
+
+def full_cell(decision: Decision) -> Text:
+    """One suite at one checkpoint: `97.7 % of 300 [95.3–98.9] -3 +1 p 0.31 ✓`."""
+    tally = decision.tally
+    if tally.rate is None:
+        return Text("none asked", style=BAD if decision.green is False else DIM)
+    parts = Text(f"{percent(tally.rate)} of {tally.asked} {interval(tally)}")
+    if tally.not_asked:
+        parts.append(f" {tally.not_asked} not asked", style=DIM)
+    if tally.errors:
+        parts.append(f" {tally.errors} errors", style=BAD)
+    if decision.comparison is not None:
+        parts.append(f" -{len(decision.lost)} +{len(decision.gained)} p {chance(decision.comparison.p)}", style=DIM)
+    if decision.green is not None:
+        parts.append(" ✓" if decision.green else " ✗", style=GOOD if decision.green else BAD)
+    return parts
+
+
+def matrix(
+    rows: Sequence[CheckpointRow], suites: Sequence[str], *, last: int | None = None, cell: Cell = short_cell
+) -> Table:
+    """Checkpoints down, suites across, and the losses where there are any.
+
+    Args:
+        last: show only so many rows, the latest.
+        cell: how a decision is shown.
+    """
+    shown = rows if last is None else rows[-last:]
+    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
+    table.add_column("checkpoint", no_wrap=True)
+    with_loss = any(row.loss is not None for row in rows)
+    if with_loss:
+        table.add_column("loss", justify="right", no_wrap=True)
+    for suite in suites:
+        table.add_column(Text(suite), justify="right", overflow="fold")  # of many suites each is narrow, none is lost
+    if len(shown) < len(rows):
+        table.add_row(Text(f"… {len(rows) - len(shown)} above", style=DIM))
+    for row in shown:
+        loss = [f"{row.loss:.4f}" if row.loss is not None else ""] if with_loss else []
+        cells = (cell(row.decisions[suite]) if suite in row.decisions else Text("") for suite in suites)
+        table.add_row(Text(row.label), *loss, *cells)
+    return table
+
+
+def listing(rows: Sequence[CheckpointRow]) -> Table:
+    """A line per suite and checkpoint, where the matrix is too wide."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        for suite, decision in row.decisions.items():
+            made.add_row(Text(suite), Text(row.label), full_cell(decision))
+    return made
+
+
+def number_table(rows: Sequence[CheckpointRow]) -> Table | None:
+    """A line per suite and checkpoint with its numbers, each a mean or one of the whole suite, and in brackets how it
+    moved since the baseline; None where nothing was recorded."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(no_wrap=True)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for row in rows:
+        for suite, decision in row.decisions.items():
+            if decision.numbers:
+                made.add_row(Text(suite), Text(row.label), Text("  ".join(map(number_words, decision.numbers))))
+    return made if made.row_count else None
+
+
+def number_words(number: Number) -> str:
+    """`seq_rep_4 0.034 (+0.012)`."""
+    value = "not a number" if math.isnan(number.mean) else f"{number.mean:.4g}"
+    moved = f" ({number.rise:+.2g})" if number.rise is not None and math.isfinite(number.rise) else ""
+    return said(f"{number.name} {value}{moved}")
+
+
+# --- one decision, and its cases ---
+
+
+def decision_lines(decision: Decision) -> list[Text]:
+    """A suite with its rate, and below it why it is red and what else is to be known."""
+    tally = decision.tally
+    low, high = wilson(tally.passed, tally.asked)
+    sign, style = ("✓", GOOD) if decision.green else ("✗", BAD) if decision.green is False else ("·", DIM)
+    rate = (
+        "not asked"
+        if tally.rate is None
+        else f"{percent(tally.rate)} of {tally.asked} [{percent(low)} – {percent(high)}]"
+    )
+    lines = [Text.assemble((f"  {sign} {decision.suite} ", style), rate)]
+    # a reason may quote what the model said
+    lines += [Text(f"      {said(reason, 400)}", style=style) for reason in decision.reasons]
+    lines += [Text(f"      {said(note, 400)}", style=DIM) for note in decision.notes]
+    return lines
+
+
+def decision_line(label: str, decision: Decision) -> str:
+    """One plain line for a log: `qa@96 held_out 97.7 % of 300 green`."""
+    tally = decision.tally
+    state = {True: "green", False: "red", None: "recorded"}[decision.green]
+    rate = "none asked" if tally.rate is None else f"{percent(tally.rate)} of {tally.asked}"
+    why = "; ".join(said(reason, 400) for reason in decision.reasons) if decision.green is False else ""
+    return f"{label} {decision.suite}: {rate} {state}" + (f" ({why})" if why else "")
+
+
+def forgetting_lines(kept: Forgetting) -> list[Text]:
+    """Both measures over a line of stages, in percentage points, and the suite that forgot most."""
+    over = f"over {len(kept.suites)} suite{'s' if len(kept.suites) > 1 else ''}"
+    both = f"backward transfer {points(kept.backward_transfer)}, forgetting {points(kept.forgetting)} points"
+    lines = [Text(f"  {both} {over}")]
+    if kept.worst.forgotten > 0:
+        worst = kept.worst
+        lines.append(Text(f"  most forgotten: {worst.suite}, {percent(worst.best)} once and {percent(worst.last)} now"))
+    return lines
+
+
+def flip_lines(where: str, flips: Sequence[Flip], most: int | None, *, prompts: bool = False) -> list[Text]:
+    """Cases that changed, each with its reply before and after.
+
+    Args:
+        where: said behind each case's id.
+        most: how many are shown; None shows all.
+        prompts: show what was asked, too.
+    """
+    lines = []
+    for flip in flips[:most]:
+        fragile = "  by a hair" if flip.fragile else ""
+        lines.append(Text.assemble((f"  {said(flip.case_id)} ", MARK), (where + fragile, DIM)))
+        if prompts:
+            lines.append(Text.assemble(("    asked:  ", DIM), said(flip.after.prompt)))
+        lines.append(Text.assemble(("    before: ", DIM), said(flip.before.reply, 120)))
+        lines.append(Text.assemble(("    after:  ", DIM), said(flip.after.reply, 120)))
+    if most is not None and len(flips) > most:
+        lines.append(Text(f"  … and {len(flips) - most} more", style=DIM))
+    return lines

@@ -1,0 +1,1 @@
+"""`recipe watch`: each checkpoint that another trainer writes is probed as it appears, and never half of one."""

@@ -1,0 +1,59 @@
+"""What `recipe watch` is told, and what of it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner import loadable
+from runner.errors import BadProbe, UserError, nearest
+from runner.watching.arrivals import GIVEN_UP_S, SETTLE_S
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of one call."""
+
+    folder: Path
+    probes: Sequence[str]
+    """Probe files and folders of them, as pytest takes them."""
+    suites: Sequence[str] = ()
+    """Only these, if any."""
+    baseline: str | None = None
+    """A checkpoint or a verdict file."""
+    once: bool = False
+    """End after what is there."""
+    idle_s: float | None = None
+    """End when no checkpoint came for so long."""
+    settle_s: float = SETTLE_S
+    given_up_s: float = GIVEN_UP_S
+
+
+def check(options: Options) -> None:
+    """Refuse what is no output folder of another trainer, before anything is started.
+
+    Raises:
+        UserError: the folder cannot be watched, or there are no such probes.
+    """
+    folder = options.folder
+    if options.once and not folder.is_dir():
+        beside = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        close = nearest(folder.name, beside)
+        raise UserError(
+            f"{folder}: no such folder",
+            hint=f"did you mean {folder.with_name(close)}?" if close else "without --once it is waited for",
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file", expected="the output folder of a trainer")
+    if any((parent / "run.json").is_file() for parent in (folder, folder.resolve().parent)):
+        raise UserError(
+            f"{folder} belongs to a run of a recipe", hint="recipe run probes its checkpoints; the same command resumes"
+        )
+    if loadable.NUMBERED.match(folder.resolve().name) and folder.is_dir() and not loadable.numbered(folder):
+        raise UserError(
+            f"{folder} is a checkpoint", expected="the folder it is in", hint=f"recipe watch {folder.parent}"
+        )
+    for given in options.probes:
+        if not Path(given.partition("::")[0]).exists():
+            raise BadProbe(f"--probes {given}: no such file or folder")

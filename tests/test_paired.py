@@ -1,0 +1,118 @@
+"""runner.gate.paired: a suite at two checkpoints, case by case."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from runner.gate import compare, is_fragile, numbers, tolerance
+from tests.letters import verdicts
+
+
+@pytest.mark.parametrize("outcome", ["e", "n"])
+def test_an_error_or_an_unasked_case_is_no_lost_answer(outcome: str) -> None:
+    found = compare(verdicts(outcome), verdicts("p"))
+    assert (found.lost, found.common, found.unanswered) == ((), 0, 1)
+    assert found.differences == "1 not answered"
+
+
+def test_lost_gained_net_and_the_negative_flip_rate() -> None:
+    found = compare(verdicts("mmpp"), verdicts("pppm", "base@2"))
+    assert ([flip.case_id for flip in found.lost], [flip.case_id for flip in found.gained]) == (["c0", "c1"], ["c3"])
+    assert (found.baseline, found.common, found.net, found.negative_flip_rate) == ("base@2", 4, -1, 0.5)
+    assert (found.p, found.p_better) == (0.5, 0.875)
+
+
+def test_what_only_one_side_was_asked_is_new_or_gone() -> None:
+    found = compare(verdicts("mpp")[1:], verdicts("mp", "base@2"))
+    assert (found.common, found.new, found.gone, found.differences) == (1, 1, 1, "1 new, 1 gone")
+
+
+def test_a_case_whose_question_changed_is_not_compared() -> None:
+    now = [*verdicts("m", question="q2"), *verdicts("pm", question="q")[1:]]
+    found = compare(now, verdicts("pp", question="q"))
+    assert ([flip.case_id for flip in found.lost], found.common, found.changed) == (["c1"], 1, ("c0",))
+    assert found.differences == "1 changed"
+
+
+@pytest.mark.parametrize(("then", "now"), [("", "q"), ("q", ""), ("", "")])
+def test_a_file_that_does_not_know_its_questions_is_compared_as_ever(then: str, now: str) -> None:
+    assert len(compare(verdicts("m", question=now), verdicts("p", question=then)).lost) == 1
+
+
+# --- cases that share a fact ---
+
+
+def test_without_clusters_it_is_mcnemar_on_cases() -> None:
+    found = compare(verdicts("m" * 6 + "p" * 2), verdicts("p" * 6 + "m" * 2))
+    assert found.facts == (6, 2)
+
+
+def test_cases_about_one_fact_give_one_sign() -> None:
+    clusters = ["心", "心", "心", "水", "木", "木"]
+    found = compare(verdicts("mmmmpm", clusters=clusters), verdicts("ppppmp", clusters=clusters))
+    # 心 lost three times and 水 once: two signs; 木 lost one and gained one: none
+    assert (len(found.lost), len(found.gained), found.facts) == (5, 1, (2, 0))
+    assert found.p == 0.25
+
+
+def test_several_probes_about_one_case_give_one_sign() -> None:
+    before, now = verdicts("ppp"), verdicts("mmm")
+    other = [replace(verdict, probe="t.py::other") for verdict in (*before, *now)]
+    found = compare([*now, *other[3:]], [*before, *other[:3]])
+    assert (len(found.lost), found.facts) == (6, (3, 0))
+
+
+# --- what hangs by a hair ---
+
+
+def test_a_margin_below_tolerance_is_fragile_unless_it_was_asked_again() -> None:
+    (hair,) = verdicts("m", margin=5e-5)
+    assert is_fragile(hair)
+    assert not is_fragile(replace(hair, margin=2e-4))
+    assert not is_fragile(replace(hair, margin=None))
+    assert not is_fragile(replace(hair, generation={"dtype": "float32", "again": True}))
+    assert not is_fragile(replace(hair, generation={"dtype": "float32", "temperature": 0.7}))
+
+
+def test_fewer_bits_make_a_wider_hair() -> None:
+    assert tolerance("float32") < tolerance("float16") < tolerance("bfloat16")
+    assert tolerance("") == tolerance("bfloat16")  # a server does not say
+    (verdict,) = verdicts("m", margin=0.1, generation={"dtype": "bfloat16"})
+    assert is_fragile(verdict)
+    assert not is_fragile(replace(verdict, generation={"dtype": "float16"}))
+
+
+def test_a_flip_is_fragile_where_either_side_is() -> None:
+    (firm,), (hair,) = verdicts("m", margin=1.0), verdicts("p", margin=1e-6)
+    assert compare([firm], [hair]).lost[0].fragile
+    assert compare([replace(hair, outcome="miss")], [replace(firm, outcome="pass")]).lost[0].fragile
+    assert not compare([firm], [replace(firm, outcome="pass")]).lost[0].fragile
+
+
+# --- numbers ---
+
+
+def test_a_number_rises_over_the_cases_that_both_sides_recorded() -> None:
+    before = [*verdicts("p", rep=0.1), *verdicts("pp", rep=0.9)[1:]]
+    now = [*verdicts("p", rep=0.2), *verdicts("ppp", rep=0.5)[2:]]
+    (rep,) = numbers(now, before, {}, {})
+    assert (rep.name, rep.mean, rep.before, rep.rise) == ("rep", 0.35, 0.1, 0.1)
+
+
+def test_a_number_nobody_recorded_before_has_not_risen() -> None:
+    (rep,) = numbers(verdicts("p", rep=0.1), verdicts("p"), {}, {})
+    assert (rep.before, rep.rise) == (None, None)
+
+
+def test_numbers_of_the_suite_stand_behind_those_of_its_cases() -> None:
+    found = numbers(verdicts("p", rep=0.1), None, {"f1": 0.75, "distinct": 0.5}, {"f1": 0.5})
+    assert [(number.name, number.mean, number.pooled, number.rise) for number in found] == [
+        ("rep", 0.1, False, None), ("f1", 0.75, True, 0.25), ("distinct", 0.5, True, None),
+    ]  # fmt: skip
+
+
+def test_a_mean_that_cannot_be_said_is_not_a_number() -> None:
+    mixed = [*verdicts("p", x=math.inf), *verdicts("pp", x=-math.inf)[1:]]
+    assert math.isnan(numbers(mixed, None, {}, {})[0].mean)
+    assert numbers(verdicts("p", x=math.inf), None, {}, {})[0].mean == math.inf
