@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench bench-probes test-deepspeed clean
 
 demo: .venv/.installed
 	$(BIN)/recipe run recipes/zhdict_dpo.yaml
@@ -26,6 +26,21 @@ bench: demo
 	$(BIN)/python tests/bench/training_speed.py --stage base
 	$(BIN)/python tests/bench/training_speed.py --stage qa
 	$(BIN)/python tests/bench/training_speed.py --stage base --layers 8 --hidden 512 --steps 20 --rounds 3
+
+# The same for probes. The simulations of gates take minutes; lm-evaluation-harness is of the extra `bench`.
+bench-probes: .venv/.installed-dev
+	$(PIP) -e '.[bench]'
+	$(BIN)/python tests/bench/generation.py
+	$(BIN)/python tests/bench/pytest_cost.py --cases 10000
+	$(BIN)/python tests/bench/rescoring.py
+	$(BIN)/python tests/bench/latency.py
+	$(BIN)/python tests/bench/foreign.py
+	$(BIN)/python tests/bench/gates.py --runs 2000
+
+# Probing what DeepSpeed ZeRO-2 wrote: two processes, and an operator that its first use compiles for some minutes.
+test-deepspeed: .venv/.installed-dev
+	$(PIP) -e '.[distributed]'
+	$(BIN)/python -m pytest tests/test_foreign_checkpoints.py -k zero_2
 
 clean:
 	rm -rf .venv results .pytest_cache .mypy_cache .ruff_cache

@@ -160,7 +160,7 @@ def compare(before: str, after: str, markdown: bool, every: bool) -> int:
     """Compare BEFORE and AFTER: per suite what was lost and gained, and whether chance explains it.
 
     Each is a checkpoint, the folder of a run (its result checkpoint) or a verdict file. Exit code 1: a suite is worse
-    beyond chance.
+    beyond chance, or AFTER could not be asked it.
     """
     from runner import comparing
 
@@ -169,7 +169,7 @@ def compare(before: str, after: str, markdown: bool, every: bool) -> int:
         click.echo(comparing.markdown(found, every=every), nl=False)
     else:
         _console().print(comparing.screen(found, every=every))
-    return EXIT_GATE_FAILED if found.worse else 0
+    return EXIT_GATE_FAILED if found.is_red else 0
 
 
 @cli.command()

@@ -167,6 +167,7 @@ class Standings:
                 Matter(
                     asked.suite, rule, file.of(asked.suite), before.of(asked.suite) if before and then else None,
                     pooled=asked.values, pooled_before=then.values if then else {},
+                    key=asked.key, key_before=then.key if then else "",
                 )
             )  # fmt: skip
         return gate.judge(matters, looks=self._looks)

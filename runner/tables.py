@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -89,6 +91,8 @@ def full_cell(decision: Decision) -> Text:
         parts.append(f" {tally.errors} errors", style=BAD)
     if decision.comparison is not None:
         parts.append(f" -{len(decision.lost)} +{len(decision.gained)} p {chance(decision.comparison.p)}", style=DIM)
+    if decision.broken_off:
+        parts.append(" broken off", style=BAD)
     if decision.green is not None:
         parts.append(" ✓" if decision.green else " ✗", style=GOOD if decision.green else BAD)
     return parts
@@ -127,6 +131,14 @@ def listing(rows: Sequence[CheckpointRow]) -> Table:
         for suite, decision in row.decisions.items():
             made.add_row(Text(suite), Text(row.label), full_cell(decision))
     return made
+
+
+def fitting(rows: Sequence[CheckpointRow], suites: Sequence[str], console: Console) -> Table:
+    """The matrix with full cells where the console is wide enough for it, else the listing."""
+    made = matrix(rows, suites, cell=full_cell)
+    # a table is never measured wider than it may be
+    needed = Measurement.get(console, console.options.update(max_width=10_000), made).maximum
+    return made if needed <= console.width else listing(rows)
 
 
 def number_table(rows: Sequence[CheckpointRow]) -> Table | None:

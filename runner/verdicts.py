@@ -62,6 +62,9 @@ class Verdict:
     leak: str = ""
     """`question`: the rendered question stands in the rows this checkpoint was trained on; `facts`: its key does, in
     other words; empty: neither, or the recipe is not known."""
+    row: str = ""
+    """Digest of the case's row, of which the assert may read more than the question does, such as the right answer.
+    Where it differs from the baseline's the case has changed; empty: unknown."""
 
     @property
     def identity(self) -> tuple[str, str]:

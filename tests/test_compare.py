@@ -142,10 +142,40 @@ def test_holm_is_over_the_suites_that_both_sides_were_asked() -> None:
 
 
 def test_a_suite_with_no_common_answer_is_not_compared() -> None:
-    before, after = file("a", s="pp"), file("b", s="ee")
+    before, after = file("a", s="pp"), file("b", s="nn")
     found = compare(*sides(before, after))
-    assert (found.suites[0].outcome, found.worse) == ("not compared", ())
+    assert (found.suites[0].outcome, found.worse, found.is_red) == ("not compared", (), False)
     assert lines(comparing.screen(found))[-1] == "s: not compared"
+
+
+def test_a_second_side_that_could_not_be_asked_ends_in_exit_code_1(tmp_path: Path) -> None:
+    for name, suites in (("a", {"s": "pp", "t": "pp"}), ("b", {"s": "ee", "t": "pp"})):
+        verdicts.write(tmp_path / f"{name}.jsonl", file(name, **suites))
+    arguments = ["compare", str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    done = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert done.return_value == 1
+    assert done.output.splitlines()[-1] == (
+        "t: no difference beyond chance; s: could not be asked after: every case is an error"
+    )
+
+
+def test_what_the_probe_and_not_the_model_changed_is_said(tmp_path: Path) -> None:
+    before, after = file("a", s="p" * 12), file("b", s="m" * 12)
+    same = {"dtype": "float32", "stop_reason": "eos"}
+    before, after = (
+        replace(
+            one,
+            suites=(replace(one.suites[0], key=key),),
+            verdicts=tuple(replace(verdict, reply="x", generation=same) for verdict in one.verdicts),
+        )
+        for one, key in ((before, "k1"), (after, "k2"))
+    )
+    found = compare(*sides(before, after))
+    assert (found.worse, found.suites[0].outcome) == ((), "not compared")
+    shown = lines(comparing.screen(found))
+    assert "s: 0 cases compared; 12 changed" in shown
+    assert "s: the probe file, its cases or its decoding changed in between" in shown
+    assert "s: 12 judged otherwise on the same reply, because the probe's assert changed" in shown
 
 
 def test_what_cannot_be_trusted_wholly_is_said() -> None:

@@ -18,7 +18,7 @@ from runner.console import (
 )
 from runner.errors import Problem, UserError, Where, cells
 from runner.forgetting import measure
-from runner.tables import CheckpointRow, decision_line, flip_lines, matrix, percent, said
+from runner.tables import CheckpointRow, decision_line, fitting, flip_lines, matrix, percent, said
 from tests.screens import BASE, PLAN, QA, console, decision, flip, lines, text_of
 
 ROWS = [
@@ -152,6 +152,16 @@ def test_no_line_of_the_plan_is_wider_than_the_terminal() -> None:
 
 def test_the_matrix_shows_rates_and_what_the_gates_decided() -> None:
     assert "\n".join(lines(matrix(ROWS, ["select", "held_out"]))) == MATRIX
+
+
+@pytest.mark.parametrize(("suites", "wide"), [(1, True), (8, False)])
+def test_what_is_too_wide_for_80_columns_is_listed_line_by_line(suites: int, wide: bool) -> None:
+    names = [f"test_suite_{number}" for number in range(suites)]
+    rows = [CheckpointRow("qa@32", None, {name: decision(True, 1, suite=name) for name in names})]
+    shown = lines(fitting(rows, names, Console(width=80)))
+    assert len(shown) == suites + wide
+    assert shown[0].startswith("checkpoint" if wide else "test_suite_0  qa@32")
+    assert all(len(line) <= 80 for line in shown)
 
 
 def test_a_long_matrix_shows_its_end() -> None:

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from runner.asking import Decoding
-from runner.probing.engine import Engine, local
+from runner.probing.engine import Engine
+from runner.probing.engine.choosing import Choosing, Chosen
 from runner.probing.questions import Answer, Message, Question
 from tests.tiny import copy, make_checkpoint
 
@@ -83,13 +84,22 @@ def test_the_log_probability_is_that_of_the_whole_reply(engine: Engine) -> None:
     assert answer.logprob == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_a_close_call_is_settled_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = questions(20)
-    together = engine.generate(asked)
-    monkeypatch.setattr(local, "_CLOSE_CALL", 1e9)
-    settled = engine.generate(asked)
-    assert said(settled) == said(together)
-    assert [a.logprob for a in settled] == [a.logprob for a in engine.alone(asked)]  # to the last bit
+def test_a_close_call_that_fell_the_other_way_in_the_batch_is_settled_alone(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(tiny_checkpoint)
+    right = engine.generate(sharing(12))
+    choose = Choosing.choose
+
+    def wrong_for_a_batch(self: Choosing, at: slice, logits: torch.Tensor, count: torch.Tensor) -> Chosen:
+        chosen = choose(self, at, logits, count)
+        if len(chosen.tokens) == 1:
+            return chosen
+        tokens = torch.where(count == 2, (chosen.tokens + 1) % 20 + 3, chosen.tokens)
+        return Chosen(tokens, chosen.margins.masked_fill(count == 2, 1e-7), chosen.logprobs)
+
+    monkeypatch.setattr(Choosing, "choose", wrong_for_a_batch)
+    assert said(engine.generate(sharing(12))) == said(right)
 
 
 def test_of_equally_likely_tokens_the_first_is_taken_in_a_batch_as_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_pinned_case_that_asks_something_else_now_is_told() -> None:
     decision = judge(rule(pinned=["c0"]), now, verdicts("pp", "base@2", question="same"))
     assert decision.green
     assert decision.notes == (
-        "1 case compared with base@2; 1 changed", "pinned, but asked otherwise than at the baseline: c0",
+        "1 case compared with base@2; 1 changed", "pinned, but changed since the baseline: c0",
     )  # fmt: skip
 
 
@@ -138,6 +138,47 @@ def test_a_pinned_case_that_is_lost_is_red_and_one_never_known_is_not() -> None:
     before = verdicts("pm", "base@2")
     assert not judge(rule(pinned=["c0"]), verdicts("mm"), before).green
     assert judge(rule(pinned=["c1"]), verdicts("mm"), before).green
+
+
+def test_a_pinned_case_whose_control_missed_is_red_because_it_could_not_be_judged() -> None:
+    before = verdicts("ppm", "base@2")
+    decision = judge(rule(pinned=["c1", "c2"]), verdicts("pnn"), before)
+    assert decision.reasons == ("pinned, passed at base@2, not asked now: c1",)
+    assert judge(rule(pinned=["c2"]), verdicts("pnn"), before).green
+    now, then = (replace(found[1], row=row) for found, row in ((verdicts("pnn"), "now"), (before, "then")))
+    assert judge(rule(pinned=["c1"]), [*verdicts("p"), now], [*before[:1], then]).green  # another case
+
+
+def test_another_answer_key_is_no_loss_and_is_told() -> None:
+    before = [replace(verdict, question="q", row="before") for verdict in verdicts("p" * 12, "base@2")]
+    now = [replace(verdict, question="q", row="now") for verdict in verdicts("p" + "m" * 11)]
+    now[0] = replace(now[0], row="before")
+    decision = judge(rule(max_regression="significant"), now, before, key="k2", key_before="k1")
+    assert decision.green
+    assert decision.notes == (
+        "1 case compared with base@2; 11 changed",
+        "the probe file, its cases or its decoding changed in between",
+    )  # fmt: skip
+    assert not judge(rule(max_regression=0), now, before, key="k", key_before="").notes[1:]
+
+
+def test_another_assert_on_the_same_reply_is_no_loss_and_is_told() -> None:
+    how = {"dtype": "float32", "stop_reason": "eos"}
+    before = [replace(one, reply="x", logprob=-2.0) for one in verdicts("p" * 12, "base@2", generation=how)]
+    now = [replace(one, reply="x", logprob=-2.0005) for one in verdicts("p" + "m" * 11, generation=how)]
+    decision = judge(rule(max_regression="significant", pinned=["c1"]), now, before)
+    assert decision.green
+    assert decision.notes == (
+        "1 case compared with base@2; 11 changed",
+        "judged otherwise on the same reply, because the probe's assert changed: c1, c2, c3, c4, c5 and 6 more",
+        "pinned, but changed since the baseline: c1",
+    )
+
+
+def test_a_baseline_that_cannot_be_read_is_red_and_says_why() -> None:
+    assert judge(rule(max_regression=0), verdicts("p"), fault="v.jsonl: damaged").reasons == ("v.jsonl: damaged",)
+    decision = judge(None, verdicts("p"), fault="v.jsonl: damaged")
+    assert (decision.green, decision.notes) == (None, ("v.jsonl: damaged",))
 
 
 def test_a_pinned_id_that_is_no_case_is_red_and_named() -> None:

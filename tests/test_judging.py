@@ -145,7 +145,7 @@ def test_what_parametrize_makes_of_one_case_is_one_fact(project: pytest.Pytester
     )
     ask(project, "--ckpt", tiny_checkpoint, "--probe-verdicts", "now.jsonl")
     file = verdicts.read(project.path / "now.jsonl")
-    passed = tuple(replace(verdict, outcome="pass") for verdict in file.verdicts)
+    passed = tuple(replace(verdict, outcome="pass", reply="another") for verdict in file.verdicts)
     verdicts.write(project.path / "before.jsonl", replace(file, verdicts=passed))
     result = ask(project, "--ckpt", tiny_checkpoint, "--probe-baseline", "before.jsonl")
     result.stdout.fnmatch_lines(["E   10 lost and 0 gained against * (by fact 5 and 0): p = 0.031, below 0.05"])
@@ -184,3 +184,65 @@ def test_the_end_of_pytest_shows_what_was_recorded_and_how_it_moved(
             "test_a  checkpoint-10  length * (+*)",
         ]
     )
+
+
+# --- what is no work of the model, and what cannot be judged ---
+
+
+def test_another_answer_key_or_assert_since_the_baseline_is_not_the_model_that_got_worse(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
+    gate = ', gate={"max_regression": 2}'
+    probe = PROBE.replace('"char": char}', '"char": char, "answer": KEY}').replace("GATE", gate)
+    probe = probe.replace('assert case.char not in "qwert"', 'assert case.answer == "right"')
+    file = project.path / "probes" / "test_p.py"
+    file.write_text(probe.replace("KEY", '"right"'), encoding="utf-8")
+    ask(project, "--ckpt", tiny_checkpoint, "--probe-verdicts", "before.jsonl")
+    assert all(len(verdict.row) == 12 for verdict in verdicts.read(project.path / "before.jsonl").verdicts)
+    compared = ("--ckpt", tiny_checkpoint, "--probe-baseline", "before.jsonl")
+
+    file.write_text(probe.replace("KEY", '"wrong" if char in "qwert" else "right"'), encoding="utf-8")
+    result = ask(project, *compared, "-v")
+    assert (result.ret, result.parseoutcomes()) == (0, {"passed": 8, "missed": 5})
+    result.stdout.fnmatch_lines(
+        [
+            "*58.3 % of 12 [[]32.0–80.7] -0 +0 p 1 ✓",
+            "test_a at checkpoint-10: 7 cases compared with *; 5 changed",
+            "test_a at checkpoint-10: the probe file, its cases or its decoding changed in between",
+        ]
+    )
+
+    file.write_text(probe.replace("KEY", '"right"').replace("assert case", "assert not case"), encoding="utf-8")
+    result = ask(project, *compared)
+    result.stdout.fnmatch_lines(
+        [
+            "E   no case was answered both here and at *",
+            "    0 cases compared with *; 12 changed",
+            "    judged otherwise on the same reply, because the probe's assert changed: q, w, e, r, t and 7 more",
+            "    the probe file, its cases or its decoding changed in between",
+        ]
+    )
+
+
+@pytest.mark.parametrize("how", ["raise KeyboardInterrupt", 'pytest.exit("enough")'])
+def test_a_suite_that_was_broken_off_is_neither_green_nor_red(
+    project: pytest.Pytester, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    probe = "import pytest\n" + PROBE.replace('assert case.char not in "qwert"', f'if case.char == "p": {how}')
+    gate = ', gate={"min_pass_rate": 0.5}'
+    (project.path / "probes" / "test_p.py").write_text(probe.replace("GATE", gate), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "summary.md"))
+    result = project.runpytest_inprocess("probes", "--ckpt", str(tiny_checkpoint), no_reraise_ctrlc=True)
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["checkpoint-10  100 % of 9 [[]70.1–100.0] broken off"])
+    row = "| checkpoint-10 | test&#95;a | 100 % of 9 | [70.1–100.0] |  |  | broken off |"
+    assert row in (project.path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_a_damaged_baseline_in_a_run_is_a_reason_and_no_traceback(project: pytest.Pytester, run: Path) -> None:
+    (run / "base" / "probes" / "ckpt-2.jsonl").write_text("{", encoding="utf-8")
+    result = ask(project, "--ckpt", run / "qa" / "ckpt-4")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["E   *ckpt-2.jsonl*: not a readable verdict file (*", "*suite* *", "*58.3 % of 12*✗*"])
+    result.stdout.no_fnmatch_line("*Traceback*")

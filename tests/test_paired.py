@@ -40,6 +40,66 @@ def test_a_file_that_does_not_know_its_questions_is_compared_as_ever(then: str, 
     assert len(compare(verdicts("m", question=now), verdicts("p", question=then)).lost) == 1
 
 
+def test_a_case_about_another_row_is_not_compared() -> None:
+    before, now = verdicts("pp", question="q"), verdicts("mm", question="q")
+    before, now = (
+        [replace(one, row=f"{side}{one.case_id}") for one in found] for side, found in (("a", before), ("b", now))
+    )
+    now[1] = replace(now[1], row="")  # a file that does not tell
+    found = compare(now, before)
+    assert (found.changed, [flip.case_id for flip in found.lost]) == (("c0",), ["c1"])
+
+
+def test_without_a_question_the_prompt_tells_that_a_case_changed() -> None:
+    before = [replace(one, prompt="asked") for one in verdicts("ppp")]
+    now = [
+        replace(one, prompt=prompt)
+        for one, prompt in zip(verdicts("mmm", question="q"), ("other", "asked", ""), strict=True)
+    ]
+    assert compare(now, before).changed == ("c0",)
+
+
+SAID = {"dtype": "float32", "stop_reason": "eos", "choices": {"A": -0.1, "B": -2.0}}
+
+
+def flipped(**now: object) -> tuple[int, tuple[str, ...]]:
+    """Cases lost and judged otherwise, of one whose reply was the same but for what is given."""
+    (then,) = verdicts("p", generation=SAID, margin=1.0)
+    same = replace(then, logprob=-2.0, tokens=3)
+    found = compare([replace(same, outcome="miss", **now)], [same])  # type: ignore[arg-type]
+    return len(found.lost), found.rejudged
+
+
+def test_another_outcome_of_the_same_reply_is_no_work_of_the_model() -> None:
+    assert flipped() == (0, ("c0",))
+    assert flipped(logprob=-2.0009) == (0, ("c0",))
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"reply": "other"},
+        {"tokens": 4},
+        {"logprob": -2.01},
+        {"logprob": None},
+        {"margin": 0.9},
+        {"generation": {**SAID, "stop_reason": "length"}},
+        {"generation": {**SAID, "others": ["another sample"]}},
+        {"generation": {**SAID, "choices": {"A": -0.2, "B": -2.0}}},
+        {"generation": {"dtype": "float32"}},
+    ],
+)
+def test_a_reply_that_differs_in_anything_an_assert_can_see_is_a_flip(now: dict[str, object]) -> None:
+    assert flipped(**now) == (1, ())
+
+
+def test_a_gain_on_the_same_reply_hides_no_loss() -> None:
+    same = {"dtype": "float32", "stop_reason": "eos"}
+    (before,), (now,) = verdicts("m", generation=same), verdicts("p", generation=same)
+    found = compare([replace(now, reply="x")], [replace(before, reply="x")])
+    assert (found.gained, found.rejudged, found.differences) == ((), ("c0",), "1 changed")
+
+
 # --- cases that share a fact ---
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parent.parent
 GATED = PROBE.replace("max_new_tokens=6", 'max_new_tokens=6, gate={"min_pass_rate": 0.9}')
+
+
+def reply_otherwise(path: Path) -> None:
+    """Change every reply of a verdict file: judged otherwise on the same one, a case would not be compared."""
+    file = verdicts.read(path)
+    verdicts.write(path, replace(file, verdicts=tuple(replace(one, reply="another") for one in file.verdicts)))
 
 
 def test_without_a_gate_a_miss_is_an_ordinary_failure_with_prompt_and_reply(
@@ -296,6 +303,7 @@ def test_control_characters_of_a_reply_leave_junit_readable(project: pytest.Pyte
 def test_a_verdict_file_is_a_baseline(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
     write(project, PROBE.replace('"水"', '"木"'))
     ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-verdicts", "before.jsonl")
+    reply_otherwise(project.path / "before.jsonl")
     write(project, PROBE.replace("max_new_tokens=6", 'max_new_tokens=6, gate={"pinned": ["水"], "max_regression": 9}'))
     result = ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-baseline", "before.jsonl")
     assert result.parseoutcomes() == {"passed": 2, "failed": 2}  # the pinned case by itself, and the gate
@@ -337,6 +345,7 @@ def test_a_checkpoint_of_a_run_knows_its_suites_cases_gate_and_baseline(
     run = make_run(project.path, tiny_checkpoint, SUITES, CASES)
     before = run / "base" / "probes" / "ckpt-2.jsonl"
     assert ask(project, "probes", "--ckpt", run / "base", "--probe-verdicts", before).ret == 1  # no gate at this stage
+    reply_otherwise(before)
     write(project, PROBE)
     result = ask(project, "probes", "--ckpt", run / "qa" / "ckpt-4", "-v", "--probe-suite", "held_out")
     assert (result.ret, result.parseoutcomes()) == (0, {"passed": 2, "missed": 1})  # one of the two is the gate

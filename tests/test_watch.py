@@ -25,6 +25,7 @@ from runner.watching.arrivals import FINAL, Arrivals
 from runner.watching.following import watch
 from runner.watching.ledger import Asked, Ledger, probes_key
 from runner.watching.options import Options
+from runner.watching.prober import _renamed
 from runner.watching.sweep import Sweep
 from tests.tiny import copy, make_checkpoint
 from tests.tiny_project import recipe, started, wait_until
@@ -270,6 +271,29 @@ def test_a_suite_is_compared_with_the_baseline_where_there_is_one() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stopped", "last"),
+    [
+        (3, "green where it was asked, but a prober died: exit code 3"),
+        (130, "green where it was asked, but interrupted: exit code 130"),
+    ],
+)
+def test_the_last_line_has_the_exit_code_of_what_ended_the_watch(stopped: int, last: str) -> None:
+    sweep = Sweep()
+    sweep.put("checkpoint-1", verdict_file("a", "ppp", min_pass_rate=0.6), None)
+    console = Console(width=100, file=io.StringIO(), highlight=False)
+    screen, code = sweep.ending(console, stopped)
+    console.print(screen)
+    assert code == stopped
+    assert console.file.getvalue().splitlines()[-1] == last  # type: ignore[attr-defined]
+
+
+def test_an_import_error_is_said_without_pytests_mark(tmp_path: Path) -> None:
+    error = Verdict("test_p", "test_p.py", "collection", "error", reason="E   ModuleNotFoundError: No module named 'x'")
+    (told,) = _renamed(VerdictFile("a", "", (), (error,)), tmp_path, "shown").verdicts
+    assert told.reason == "ModuleNotFoundError: No module named 'x'"
+
+
 # --- a real one ---
 
 
@@ -463,6 +487,7 @@ def test_a_prober_that_dies_ends_in_exit_code_3_and_costs_no_other_checkpoint_it
     screen = console.file.getvalue()  # type: ignore[attr-defined]
     assert "checkpoint-2: its prober was killed by SIGKILL (out of memory?)" in screen
     assert [line.split()[0] for line in screen.splitlines() if "[" in line] == ["checkpoint-1", "checkpoint-3"]
+    assert screen.splitlines()[-1] == "green where it was asked, but a prober died: exit code 3"
 
 
 def test_a_baseline_that_is_a_checkpoint_is_asked_first_and_only_once(tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -558,7 +583,7 @@ def test_a_folder_without_probes_is_named(tmp_path: Path, tiny_checkpoint: Path)
     write_probe(tmp_path, "def test_nothing(): pass\n")
     close(copy(tiny_checkpoint, tmp_path / "out" / "checkpoint-1"))
     done = recipe(tmp_path, "watch", "out", "--probes", "probes", "--once", "--suite", "loops")
-    assert (done.code, done.screen) == (2, "there is no probe of suite loops in probes\n")
+    assert (done.code, done.screen) == (2, "--suite loops: there is no such suite here\n")
 
 
 def test_a_second_watch_of_a_folder_says_who_has_it(tmp_path: Path, tiny_checkpoint: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from runner import checkpoints
 from runner.checkpoints import Parent
@@ -38,6 +39,21 @@ def make_checkpoint(folder: Path, seed: int = 0, chat_template: str | None = Non
     model.save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def make_byte_tokenizer(chat_template: str | None = None) -> Any:
+    """A tokenizer of 256 bytes and three special tokens: a character of Chinese is three tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>", unk_token="<unk>")
+    fast.chat_template = chat_template
+    return fast
 
 
 RECIPE = """\

@@ -30,6 +30,13 @@ class SuiteCompared:
     """`same`: no difference beyond chance; `not compared`: no case was answered on both sides."""
     numbers: tuple[Number, ...]
     """What was recorded; the means of both sides are over the cases that both recorded."""
+    edited: bool
+    """Whether the two sides were asked by another probe file, with other cases or another decoding."""
+
+    @property
+    def unasked(self) -> bool:
+        """Whether the second side could not be asked: there is no answer, and an error."""
+        return self.after.errors > 0 and self.after.errors == self.after.asked
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,16 @@ class Compared:
     def better(self) -> tuple[str, ...]:
         """The suites of which more was gained than chance explains."""
         return tuple(suite.suite for suite in self.suites if suite.outcome == "better")
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """The suites that the second side could not be asked."""
+        return tuple(suite.suite for suite in self.suites if suite.unasked)
+
+    @property
+    def is_red(self) -> bool:
+        """Whether the second side is worse, or could not be asked whether it is."""
+        return bool(self.worse or self.unasked)
 
     @property
     def same_weights(self) -> bool:
@@ -105,6 +122,7 @@ def _suite(name: str, before: Side, after: Side, pair: Comparison, worse: float,
         adjusted=worse if lost >= gained else better,
         outcome=outcome if pair.common else "not compared",
         numbers=gate.numbers(new, old, now.values, then.values),
+        edited=bool(then.key and now.key) and then.key != now.key,
     )
 
 

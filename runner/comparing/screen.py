@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.comparing.records import Compared, SuiteCompared
-from runner.gate import ALPHA, Comparison, Number, Tally
+from runner.gate import ALPHA, EDITED, REJUDGED, Comparison, Number, Tally
 from runner.tables import (
     BAD,
     DIM,
@@ -50,7 +50,7 @@ def screen(compared: Compared, *, every: bool = False) -> RenderableType:
     for word, side in (("before", compared.before), ("after", compared.after)):
         if side.forgetting is not None:
             parts += [Text(), Text(f"stages of {word}", style=DIM), *forgetting_lines(side.forgetting)]
-    return Group(*parts, Text(), Text(said(sentence(compared), 2000), style=f"bold {BAD if compared.worse else GOOD}"))
+    return Group(*parts, Text(), Text(said(sentence(compared), 2000), style=f"bold {BAD if compared.is_red else GOOD}"))
 
 
 def _table(suites: Sequence[SuiteCompared]) -> Table:
@@ -125,6 +125,10 @@ def notes(compared: Compared) -> list[str]:
         pair = suite.comparison
         if pair.differences:
             found.append(f"{suite.suite}: {pair.common} cases compared; {pair.differences}")
+        if suite.edited:
+            found.append(f"{suite.suite}: {EDITED}")
+        if pair.rejudged:
+            found.append(f"{suite.suite}: {len(pair.rejudged)} {REJUDGED}")
         if pair.facts != (len(pair.lost), len(pair.gained)):
             found.append(f"{suite.suite}: counted by fact {pair.facts[0]} lost, {pair.facts[1]} gained; p is of these")
         hanging = sum(flip.fragile for flip in pair.lost)
@@ -141,6 +145,10 @@ def notes(compared: Compared) -> list[str]:
 def sentence(compared: Compared) -> str:
     """The verdict in words."""
     told = {"worse": "worse", "better": "better", "not compared": "not compared", "same": "no difference beyond chance"}
-    groups = {word: [one.suite for one in compared.suites if one.outcome == outcome] for outcome, word in told.items()}
+    groups = {
+        word: [one.suite for one in compared.suites if one.outcome == outcome and not one.unasked]
+        for outcome, word in told.items()
+    }
+    groups["could not be asked after: every case is an error"] = list(compared.unasked)
     named = [f"{', '.join(names)}: {word}" for word, names in groups.items() if names]
     return "; ".join(named)

@@ -3,10 +3,10 @@
 from runner.gate.chance import ALPHA, holm, mcnemar, negative_flip_rate, wilson
 from runner.gate.paired import Comparison, Flip, Number, Tally, compare, count, is_fragile, numbers, tolerance
 from runner.gate.records import Decision, Matter, Significance
-from runner.gate.rules import is_pinned, is_significant, judge
+from runner.gate.rules import EDITED, REJUDGED, is_pinned, is_significant, judge
 
 __all__ = [
-    "ALPHA", "Comparison", "Decision", "Flip", "Matter", "Number", "Significance", "Tally", "compare", "count", "holm",
-    "is_fragile", "is_pinned", "is_significant", "judge", "mcnemar", "negative_flip_rate", "numbers",
-    "tolerance", "wilson",
+    "ALPHA", "EDITED", "REJUDGED", "Comparison", "Decision", "Flip", "Matter", "Number", "Significance", "Tally",
+    "compare", "count", "holm", "is_fragile", "is_pinned", "is_significant", "judge", "mcnemar", "negative_flip_rate",
+    "numbers", "tolerance", "wilson",
 ]  # fmt: skip

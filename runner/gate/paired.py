@@ -10,6 +10,8 @@ from functools import cached_property
 from runner.gate.chance import mcnemar, negative_flip_rate
 from runner.verdicts import Verdict
 
+_SAME = 1e-3
+"""Log probabilities and margins of one reply that lie no farther apart may come from one model."""
 _TOLERANCE = {"float32": 1e-4, "float16": 2 * 2**-6, "bfloat16": 2 * 2**-3}
 """A margin below this may turn with the batch a row is generated in. The best logits of large models are of the order
 of 16 to 32; there the numbers of float16 lie 2**-6 apart and those of bfloat16 2**-3, and each of the two logits may be
@@ -89,7 +91,10 @@ class Comparison:
     new: int = 0
     """Asked now, not at the baseline."""
     changed: tuple[str, ...] = ()
-    """Ids of those asked on both sides, but in other words or with another decoding."""
+    """Ids of those asked on both sides, but in other words, about another row or with another decoding; those in
+    `rejudged` too."""
+    rejudged: tuple[str, ...] = ()
+    """Ids of those where the reply is the same and the outcome is not: that is no work of the model."""
     gone: int = 0
     """Asked at the baseline, not now."""
     unanswered: int = 0
@@ -149,26 +154,53 @@ def compare(verdicts: Sequence[Verdict], baseline: Sequence[Verdict]) -> Compari
     lost: list[Flip] = []
     gained: list[Flip] = []
     changed: list[str] = []
+    rejudged: list[str] = []
     common = new = unanswered = 0
     for now in verdicts:
         then = before.pop(now.identity, None)
         if then is None:
             new += 1
-        elif _asks_otherwise(then, now):
+        elif asks_otherwise(then, now):
             changed.append(now.case_id)
         elif now.outcome not in _ANSWERED or then.outcome not in _ANSWERED:
             unanswered += 1
+        elif then.outcome != now.outcome and _same_reply(then, now):
+            changed.append(now.case_id)
+            rejudged.append(now.case_id)
         else:
             common += 1
             if then.outcome != now.outcome:
                 (lost if now.outcome == "miss" else gained).append(Flip(now.case_id, then, now))
     name = baseline[0].ckpt if baseline else ""
-    return Comparison(name, common, tuple(lost), tuple(gained), new, tuple(changed), len(before), unanswered)
+    return Comparison(
+        name, common, tuple(lost), tuple(gained), new, tuple(changed), tuple(rejudged), len(before), unanswered
+    )
 
 
-def _asks_otherwise(then: Verdict, now: Verdict) -> bool:
-    """Whether a case of one identity asks something else; of a file that does not tell, it is taken not to."""
-    return then.question != now.question and bool(then.question) and bool(now.question)
+def asks_otherwise(then: Verdict, now: Verdict) -> bool:
+    """Whether a case of one identity asks something else, or about another row; of a file that does not tell, it is
+    taken not to. Files of format 1 know no question, and tell by the prompt that came of it."""
+    told = bool(then.question and now.question)
+    pairs = [(then.row, now.row), (then.question, now.question) if told else (then.prompt, now.prompt)]
+    return any(before != after and before and after for before, after in pairs)
+
+
+def _same_reply(then: Verdict, now: Verdict) -> bool:
+    """Whether two verdicts are about one and the same reply, as far as both files tell all that an assert can see."""
+    told = ("stop_reason", "others", "thinking")
+    before, after = ([verdict.generation.get(name) for name in told] for verdict in (then, now))
+    if not before[0] or before != after or (then.reply, then.tokens) != (now.reply, now.tokens):
+        return False
+    choices = [verdict.generation.get("choices") or {} for verdict in (then, now)]
+    pairs = [(then.logprob, now.logprob), (then.margin, now.margin)]
+    pairs += [(choices[0].get(choice), choices[1].get(choice)) for choice in {**choices[0], **choices[1]}]
+    return all(_close(old, new) for old, new in pairs)
+
+
+def _close(old: float | None, new: float | None) -> bool:
+    if old is None or new is None:
+        return old is new  # a server may tell neither
+    return old == new or abs(new - old) <= _SAME
 
 
 @dataclass(frozen=True)
@@ -207,7 +239,7 @@ def _recorded(name: str, verdicts: Sequence[Verdict], before: Mapping[tuple[str,
     pairs = [
         (then.values[name], now.values[name])
         for now in here
-        if (then := before.get(now.identity)) and name in then.values and not _asks_otherwise(then, now)
+        if (then := before.get(now.identity)) and name in then.values and not asks_otherwise(then, now)
     ]
     now = mean(verdict.values[name] for verdict in here)
     if not pairs:

@@ -28,6 +28,12 @@ class Matter:
     """Those at the baseline."""
     given: str | None = None
     """The baseline that the user named for this judgement: what needs one is red where it was not asked there."""
+    key: str = ""
+    """Digest of the probe file, the cases and the decoding; see `SuiteAsked.key`. Empty: unknown."""
+    key_before: str = ""
+    """That at the baseline."""
+    fault: str = ""
+    """Why the baseline cannot be read: a gate is red for it, whatever it asks."""
     required: bool = False
     """What needs a baseline is red where there is none at all."""
 
@@ -74,6 +80,8 @@ class Decision:
     """Of a gate with `max_regression: significant` that had a baseline."""
     numbers: tuple[Number, ...] = ()
     """What the cases recorded, and what is known of the suite as a whole."""
+    broken_off: bool = False
+    """Whether there is a gate, and it decided nothing because the session ended before all cases were asked."""
 
     @property
     def lost(self) -> tuple[Flip, ...]:

@@ -14,10 +14,11 @@ from runner import spec
 from runner.asking import ascii_id
 from runner.errors import nearest
 from runner.gate.chance import ALPHA, holm, wilson
-from runner.gate.paired import Comparison, Number, Tally, compare, count, numbers
+from runner.gate.paired import Comparison, Number, Tally, asks_otherwise, compare, count, numbers
 from runner.gate.records import Decision, Matter, Significance
-from runner.verdicts import Verdict
 
+EDITED = "the probe file, its cases or its decoding changed in between"
+REJUDGED = "judged otherwise on the same reply, because the probe's assert changed"
 _NAMED = 5
 """Cases that a note names; more are counted."""
 
@@ -81,6 +82,10 @@ def _decide(matter: Matter, comparison: Comparison | None, significance: Signifi
     found = _Findings()
     if comparison is not None:
         _describe(comparison, found)
+    if matter.key and matter.key_before and matter.key != matter.key_before:
+        found.notes.append(EDITED)
+    if matter.fault:
+        (found.notes if gate is None else found.reasons).append(matter.fault)
     if gate is None:
         return Decision(matter.suite, None, (), tuple(found.notes), counted, comparison, None, recorded)
     if counted.errors:
@@ -94,9 +99,9 @@ def _decide(matter: Matter, comparison: Comparison | None, significance: Signifi
         found.reasons.append("no case was asked")
     if comparison is not None:
         _judge_regression(gate, comparison, significance, found)
-    elif _needs_baseline(gate):
+    elif _needs_baseline(gate) and not matter.fault:
         _without_baseline(matter, found)
-    _judge_pinned(gate, verdicts, comparison, found)
+    _judge_pinned(gate, matter, comparison, found)
     return Decision(
         matter.suite, not found.reasons, tuple(found.reasons), tuple(found.notes), counted, comparison, significance,
         recorded,
@@ -173,6 +178,8 @@ def _describe(comparison: Comparison, found: _Findings) -> None:
     if comparison.differences:
         name = comparison.baseline or "the baseline"
         found.notes.append(f"{_cases(comparison.common)} compared with {name}; {comparison.differences}")
+    if comparison.rejudged:
+        found.notes.append(f"{REJUDGED}: {_listed(comparison.rejudged)}")
     for word, flips in (("lost", comparison.lost), ("gained", comparison.gained)):
         hanging = [flip.case_id for flip in flips if flip.fragile]
         if hanging:
@@ -211,10 +218,8 @@ def _in_words(significance: Significance) -> str:
     return words + (f" ({ALPHA:.0%} over {significance.looks} looks)" if significance.looks > 1 else "")
 
 
-def _judge_pinned(
-    gate: spec.Gate, verdicts: Sequence[Verdict], comparison: Comparison | None, found: _Findings
-) -> None:
-    ids = {verdict.case_id for verdict in verdicts}
+def _judge_pinned(gate: spec.Gate, matter: Matter, comparison: Comparison | None, found: _Findings) -> None:
+    ids = {verdict.case_id for verdict in matter.verdicts}
     for pin in gate.pinned:
         if not {pin, ascii_id(pin)} & ids:
             close = nearest(ascii_id(pin), ids)
@@ -224,9 +229,15 @@ def _judge_pinned(
     lost = [flip.case_id for flip in comparison.lost if is_pinned(gate, flip.case_id)] if comparison else []
     if lost:
         found.reasons.append(f"pinned and lost: {', '.join(lost)}")
+    passed = {then.identity: then for then in matter.baseline or () if then.outcome == "pass"} if gate.pinned else {}
+    for now in matter.verdicts:
+        then = passed.get(now.identity)
+        if now.outcome != "not_asked" or then is None or not is_pinned(gate, now.case_id) or asks_otherwise(then, now):
+            continue
+        found.reasons.append(f"pinned, passed at {then.ckpt or 'the baseline'}, not asked now: {now.case_id}")
     changed = [case for case in comparison.changed if is_pinned(gate, case)] if comparison else []
     if changed:
-        found.notes.append(f"pinned, but asked otherwise than at the baseline: {_listed(changed)}")
+        found.notes.append(f"pinned, but changed since the baseline: {_listed(changed)}")
 
 
 def _listed(ids: Sequence[str]) -> str:

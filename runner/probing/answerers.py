@@ -51,7 +51,7 @@ def answer(target: Target, questions: list[Question], how: How, doubts: Doubts) 
     if target.endpoint is not None:
         engine = target.endpoint.describe()
         answers = target.endpoint.generate(questions)
-        return Answered({q: Kept(answer, "", engine) for q, answer in zip(questions, answers, strict=True)})
+        return Answered({q: Kept(answer, "", engine) for q, answer in zip(questions, answers, strict=True)}, [engine])
     # a recipe's stages train on prompts as they are written, so its checkpoints are asked so too
     chat = target.run is None
     memory = Memory(how.store, target.path, {**how.deciding(), "chat": chat})

@@ -27,7 +27,7 @@ class Fixtures:
     @pytest.fixture(name="case")
     def _case(self, _asking: Asked | None) -> Case:
         """The row a probe is asked about."""
-        return _in_probe(_asking).ask.case
+        return _in_probe(_asking).case
 
     @pytest.fixture(name="reply")
     def _reply(self, _asking: Asked | None) -> Reply:
@@ -53,7 +53,7 @@ def hand_over(item: pytest.Item, asked: Asked) -> None:
         return
     made = asked.generated
     arguments: dict[str, object] = {
-        PARAMETER: asked, "case": asked.ask.case, "reply": made.replies[0], "replies": made.replies,
+        PARAMETER: asked, "case": asked.case, "reply": made.replies[0], "replies": made.replies,
         "record": asked.record,
     }  # fmt: skip
     known = fixtures.name2fixturedefs

@@ -37,8 +37,10 @@ class GateItem(pytest.Item):
         return item
 
     def runtest(self) -> None:
-        """Judge, and fail where the gate is red."""
+        """Judge, and fail where the gate is red, or was called before its cases."""
         decision = self.judge()
+        if decision.broken_off:
+            raise UserError(decision.notes[0])
         if decision.green is False:
             raise GateRed(decision)
 

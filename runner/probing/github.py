@@ -104,7 +104,7 @@ def _row(sitting: Sitting, decision: Decision) -> str:
     rate = "none asked" if tally.rate is None else f"{percent(tally.rate)} of {tally.asked}"
     compared = decision.comparison is not None
     lost, gained = (len(decision.lost), len(decision.gained)) if compared else ("", "")
-    said = {True: "green", False: "**red**", None: ""}[decision.green]
+    said = "broken off" if decision.broken_off else {True: "green", False: "**red**", None: ""}[decision.green]
     place = f"{words(sitting.target.label)} | {words(decision.suite)}"
     return f"| {place} | {rate} | {interval(tally)} | {lost} | {gained} | {said} |"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from runner import gate, spec
+from runner.errors import UserError
 from runner.gate import Decision, Matter, is_significant
 from runner.probing.outcomes import Outcomes
 from runner.probing.planning import Planner, Sitting
@@ -20,6 +21,8 @@ class Before:
     verdicts: Sequence[Verdict] = ()
     pooled: Mapping[str, float] = field(default_factory=dict)
     """See `SuiteAsked.values`."""
+    key: str = ""
+    """See `SuiteAsked.key`; empty where it was asked in this session, and is the same."""
 
 
 NOTHING = Before()
@@ -28,7 +31,7 @@ NOTHING = Before()
 
 def _in(file: VerdictFile | None, suite: str) -> Before:
     asked = file.asked(suite) if file else None
-    return Before(file.of(suite), asked.values) if file and asked else NOTHING
+    return Before(file.of(suite), asked.values, asked.key) if file and asked else NOTHING
 
 
 class Baselines:
@@ -91,7 +94,8 @@ class Judge:
         self._decided: dict[Target, tuple[int, dict[Sitting, Decision]]] = {}
 
     def decide(self, sitting: Sitting) -> Decision:
-        """What its gate says about a suite at a checkpoint; without a gate it is counted and compared."""
+        """What its gate says about a suite at a checkpoint; without a gate, and where the session was broken off before
+        all cases were asked, it is counted and compared."""
         return self.at(sitting.target)[sitting]
 
     def at(self, target: Target) -> dict[Sitting, Decision]:
@@ -117,16 +121,45 @@ class Judge:
         for of_run, sittings in families.items():
             matters = [self._matter(sitting) for sitting in sittings]
             others, unseen = self._left_out(target, run_asks) if of_run else ([], 0)
+            unseen += sum(
+                one.target == target and (one.suite in run_asks) == of_run and is_significant(rule)
+                for one, rule in self.gated.items()
+                if self._is_broken_off(one)
+            )
             looks = target.run.record.looks if of_run and target.run else self._looks()
             decisions = gate.judge([*matters, *others], looks=looks, unseen=unseen)
-            found.update(zip(sittings, decisions, strict=False))  # without those about the others
+            for sitting, decision in zip(sittings, decisions, strict=False):  # without those about the others
+                found[sitting] = self._told(sitting, decision)
         return {sitting: found[sitting] for sitting in here}
+
+    def _is_broken_off(self, sitting: Sitting) -> bool:
+        """Whether a suite that was to be asked whole was not."""
+        return sitting in self.gated and not self._outcomes.is_whole(sitting)
+
+    def _told(self, sitting: Sitting, decision: Decision) -> Decision:
+        """The decision, which says so where its suite was broken off."""
+        if not self._is_broken_off(sitting):
+            return decision
+        asked, cases = len(self._outcomes.of(sitting)), self._outcomes.tests[sitting]
+        note = f"broken off: {asked} of {cases} cases were asked, and nothing is judged"
+        return replace(decision, broken_off=True, notes=(note, *decision.notes))
+
+    def _before(self, sitting: Sitting, rule: spec.Gate | None) -> tuple[Before, str]:
+        """The baseline, and why it cannot be read."""
+        try:
+            return self._baselines.of(sitting, rule), ""
+        except UserError as error:
+            return NOTHING, "; ".join(
+                f"{one.where}: {one.message}" if one.where else one.message for one in error.problems
+            )
 
     def _matter(self, sitting: Sitting) -> Matter:
         rule = self.gated.get(sitting)
-        before = self._baselines.of(sitting, rule)
+        before, fault = self._before(sitting, rule)
+        key = self._planner.planned[sitting].suite.key() if before.key else ""
         return Matter(
-            sitting.suite, rule, self._outcomes.of(sitting), before.verdicts,
+            sitting.suite, None if self._is_broken_off(sitting) else rule, self._outcomes.of(sitting), before.verdicts,
+            key=key, key_before=before.key, fault=fault,
             pooled=self._outcomes.pooled(sitting), pooled_before=before.pooled,
             given=self._baselines.given(sitting), required=self._baselines.required(sitting),
         )  # fmt: skip
@@ -145,7 +178,7 @@ class Judge:
             rule = standings.gate_of(suite, file) if file and asked else target.run.recipe.probes[suite].gate
             if sitting in self.gated or not is_significant(rule):
                 continue
-            before = self._baselines.of(sitting, rule)
+            before, _ = self._before(sitting, rule)
             if file and asked and before.verdicts:
                 matters.append(Matter(suite, rule, file.of(suite), before.verdicts))
             elif not asked:

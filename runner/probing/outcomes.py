@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from runner import checkpoints, verdicts
-from runner.asking import Reply
+from runner.asking import Case, Reply, row_of
 from runner.classification import scores
 from runner.errors import BadCheckpoint, first_line
 from runner.probing.own_gate import as_json
@@ -30,8 +33,15 @@ class Asked:
     values: dict[str, float] = field(default_factory=dict)
     outcome: Outcome | None = None
     reason: str = ""
+    case: Case = field(init=False)
+    """What the test is handed: its own, so that a test that changes a list in it changes no other's prompt."""
     leak: str = ""
     """Whether its question, or other words about the same, stand in the rows of training; see `Verdict.leak`."""
+
+    def __post_init__(self) -> None:
+        row = row_of(self.ask.case)
+        own = {name: deepcopy(value) for name, value in row.items() if isinstance(value, (list, dict, set, tuple))}
+        self.case = Case(self.ask.case.id, {**row, **own}) if own else self.ask.case
 
     def record(self, **numbers: float) -> None:
         """Put numbers into the verdict; gates and plots use them.
@@ -70,6 +80,7 @@ class Asked:
             expected=made.rendered.expected,
             answered=str(reply) if reply.stop_reason == "choice" else "",
             leak=self.leak,
+            row=_row_digest(ask.case),
         )
 
     def _generation(self, reply: Reply) -> dict[str, Any]:
@@ -88,12 +99,23 @@ class Asked:
         return decoding
 
 
+def _row_digest(case: Case) -> str:
+    """Of all columns, in whatever order; empty where a value is none of JSON: its repr may differ by process."""
+    try:
+        row = json.dumps({name: case[name] for name in case}, sort_keys=True)
+    except (TypeError, ValueError):
+        return ""
+    return hashlib.sha256(row.encode("ascii")).hexdigest()[:12]
+
+
 class Outcomes:
     """The verdicts of the session so far."""
 
     def __init__(self) -> None:
         self.tests: dict[Sitting, int] = {}
         """How many tests each suite has at each checkpoint when nothing is deselected."""
+        self.partial: set[Sitting] = set()
+        """Suites of which pytest did not even see every test: it was given a narrower id."""
         self.notes: dict[str, None] = {}
         """What the author should know, each sentence once."""
         self._verdicts: dict[Sitting, dict[tuple[str, str], Verdict]] = {}
@@ -122,7 +144,8 @@ class Outcomes:
 
     def is_whole(self, sitting: Sitting) -> bool:
         """Whether every case of the suite has its verdict."""
-        return len(self._verdicts.get(sitting, ())) == self.tests.get(sitting, 0) > 0
+        seen_all = sitting not in self.partial
+        return seen_all and len(self._verdicts.get(sitting, ())) == self.tests.get(sitting, 0) > 0
 
     def pooled(self, sitting: Sitting) -> Mapping[str, float]:
         """Numbers about a suite as a whole: what its probes' `pooled` compute from all replies, and of closed questions
@@ -170,7 +193,7 @@ class Outcomes:
         for sitting, plan in planned:
             found = self.of(sitting)
             # only a whole suite may be taken for one that need not be asked again
-            key = plan.suite.key() if len(found) == self.tests.get(sitting, 0) else ""
+            key = plan.suite.key() if self.is_whole(sitting) else ""
             gate = as_json(plan.own_gate) if plan.own_gate is not None else None
             seconds = round(self._seconds.get(sitting, 0.0), 4)
             values = self.pooled(sitting)
@@ -194,9 +217,11 @@ def _scores(found: Sequence[Verdict]) -> dict[str, float]:
 
 
 def write(files: Sequence[tuple[Target, VerdictFile]], path: Path) -> None:
-    """Write one verdict file to `path`; several into the folder `path`, each named after its checkpoint."""
+    """Write one verdict file to `path`; several, or where `path` is a folder, into it, each named after its
+    checkpoint."""
+    to_file = len(files) == 1 and not path.is_dir()
     for target, file in files:
-        verdicts.write(path if len(files) == 1 else path / f"{target.label.replace('/', '_')}.jsonl", file)
+        verdicts.write(path if to_file else path / f"{target.label.replace('/', '_')}.jsonl", file)
 
 
 def _weights_sha256(target: Target) -> str:

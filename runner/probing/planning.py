@@ -10,7 +10,7 @@ from typing import Any
 
 from runner import spec
 from runner.asking import Case, Decoding, Probe, ascii_id, decoding_fault, suite_key
-from runner.errors import BadProbe, UserError
+from runner.errors import BadProbe, UserError, nearest
 from runner.probing.cases import from_file, numbered
 from runner.probing.own_gate import gate_of
 from runner.probing.rendering import form_of
@@ -36,6 +36,8 @@ class Suite:
     """The recipe's."""
     leaks: str = "warn"
     """What it means where a question stands in the rows that the checkpoint was trained on; the recipe's."""
+    is_control: bool = False
+    """Asked only so that it is known which cases of others may be asked; no verdict file and no table has it."""
 
     @classmethod
     def of_file(cls, file: Path) -> Suite:
@@ -45,6 +47,19 @@ class Suite:
     def key(self) -> str:
         """Digest of what is asked; see `runner.asking.suite_key`."""
         return suite_key(self.file, self.function, self.cases, self.decoding.changes if self.decoding else None)
+
+
+@dataclass(frozen=True)
+class Defined:
+    """A probe where it was collected."""
+
+    probe: Probe
+    file: Path
+    """Resolved."""
+    function: str
+    """`test_it`, of a class `TestThis::test_it`."""
+    is_imported: bool = False
+    """From another probe file, where it is collected too."""
 
 
 @dataclass(frozen=True)
@@ -93,18 +108,38 @@ class Planner:
     def __init__(self, targets: Sequence[Target], only: Sequence[str], rootdir: Path) -> None:
         self.targets = targets
         self._only = frozenset(only)
-        self._rootdir = rootdir
+        self._rootdir = rootdir.resolve()
         self.planned: dict[Sitting, Planned] = {}
+        self._seen: set[str] = set()
+        """Every suite that a collected probe belongs to, asked or not."""
 
-    def asks(self, probe: Probe, file: Path, function: str) -> list[Ask]:
+    def asks(self, defined: Defined, followers: Sequence[Defined] = ()) -> list[Ask]:
         """Everything this probe is asked, by checkpoint, suite and case. What cannot be asked, for a fault of the
-        checkpoint, the cases or the probe, is one ask that says why: the others go on."""
+        checkpoint, the cases or the probe, is one ask that says why: the others go on.
+
+        Args:
+            followers: the probes that name it as their control, and those that name them.
+        """
         return [
             ask
             for target in self.targets
-            for suite, probe_id in self._suites(target, file, function, alone=probe.cases is not None)
-            for ask in self._sit(Sitting(target, suite.name), suite, probe, probe_id)
+            for suite, probe_id in self._suites_or_as_control(target, defined, followers)
+            for ask in self._sit(Sitting(target, suite.name), suite, defined.probe, probe_id)
         ]
+
+    def unknown(self) -> UserError | None:
+        """What to say of a name of `--probe-suite` that no suite has."""
+        of_runs = {name for target in self.targets if target.run for name in target.run.recipe.probes}
+        known = sorted(self._seen | of_runs)
+        wrong = sorted(self._only.difference(known))
+        if not wrong:
+            return None
+        close = nearest(wrong[0], known)
+        return UserError(
+            f"--probe-suite {wrong[0]}: there is no such suite here",
+            expected=f"one of {', '.join(known)}" if known else None,
+            hint=f"did you mean {close}?" if close else None,
+        )
 
     def wanted(self, target: Target) -> Iterator[Suite]:
         """The suites of the run that `--probe-suite` names."""
@@ -120,20 +155,60 @@ class Planner:
             return None
         return planned.suite.gate or planned.own_rule
 
-    def _suites(self, target: Target, file: Path, function: str, *, alone: bool) -> list[tuple[Suite, str]]:
+    def _suites_or_as_control(
+        self, target: Target, defined: Defined, followers: Sequence[Defined]
+    ) -> list[tuple[Suite, str]]:
+        """The suites that are asked of this probe at `target`, each with the probe's id. A control that is in none of
+        them is asked all the same where a follower is: of its own suites, else of its followers', for their cases."""
+        own = self._suites(target, defined)
+        asked = self._wanted(own)
+        if asked or not followers:
+            return asked
+        following = [one for follower in followers for one in self._wanted(self._suites(target, follower))]
+        if not following:
+            return []
+        shown = own[0][1] if own else f"{following[0][1].partition('::')[0]}::{defined.function}"
+        bases = {suite.name: replace(suite, decoding=None) for suite, _ in following}
+        if own:
+            bases = {suite.name: suite for suite, _ in own}
+        elif defined.probe.cases is not None:
+            bases = dict(list(bases.items())[:1])  # they would all ask the same
+        return [
+            (
+                replace(
+                    base,
+                    name=f"given.{base.name}",
+                    file=defined.file,
+                    function=defined.function,
+                    cases=base.cases if own or defined.probe.cases is None else None,
+                    gate=None,
+                    gated=False,
+                    is_control=True,
+                ),
+                shown,
+            )
+            for base in bases.values()
+        ]
+
+    def _wanted(self, suites: list[tuple[Suite, str]]) -> list[tuple[Suite, str]]:
+        return [(suite, shown) for suite, shown in suites if not self._only or suite.name in self._only]
+
+    def _suites(self, target: Target, defined: Defined) -> list[tuple[Suite, str]]:
         """The suites that this probe belongs to at `target`, each with the probe's id; where no recipe names it and it
-        can be asked `alone`, having cases of its own, that is a suite of its own name."""
+        can be asked alone, having cases of its own, that is a suite of its own name."""
+        file, function = defined.file, defined.function
         found = _suites_of_run(target.run, target, self._rootdir) if target.run else ()
         named = [
             (suite, f"{shown}::{function}")
             for suite, shown in found
             if suite.file == file and suite.function in (None, function)
         ]
-        if not named and alone:
+        if not named and defined.probe.cases is not None and not defined.is_imported:
             shown = file.relative_to(_root_above(file)).as_posix()
             own = Suite(function.replace("::", "."), file, function, None, None)
             named = [(own, f"{shown}::{function}")]
-        return [(suite, probe_id) for suite, probe_id in named if not self._only or suite.name in self._only]
+        self._seen.update(suite.name for suite, _ in named)
+        return named
 
     def _sit(self, sitting: Sitting, suite: Suite, probe: Probe, probe_id: str) -> list[Ask]:
         planned = self.planned.setdefault(sitting, Planned(suite))
@@ -165,7 +240,7 @@ def _take_gate(planned: Planned, suite: Suite, probe: Probe, probe_id: str) -> N
             f"two probes are named {suite.name}: in {planned.suite.file} and in {suite.file}",
             hint="a probe that no recipe names is a suite of its own name: give them different names",
         )
-    if probe.gate is None:
+    if probe.gate is None or suite.is_control:
         return
     if planned.own_gate is not None and planned.own_gate != probe.gate:
         raise BadProbe(f"suite {suite.name} has two gates: {probe_id} has another than {planned.probe_ids[0]}")
@@ -199,7 +274,7 @@ def _decoding(probe: Probe, suite: Suite) -> Decoding:
 def _suites_of_run(run: Run, target: Target, rootdir: Path) -> tuple[tuple[Suite, str], ...]:
     """The run's suites, with the probe file as the recipe writes it. A checkout elsewhere, the one pytest works in,
     is as good as the one the run was made in."""
-    roots = dict.fromkeys((run.root, rootdir))
+    roots = dict.fromkeys((run.root.resolve(), rootdir))
     return tuple(
         (_suite_of_run(run, target, name, suite, root), suite.file.partition("::")[0])
         for root in roots

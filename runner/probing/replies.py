@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.asking import Reply, split_thinking
-from runner.errors import UserError
+from runner.errors import UserError, first_line
 from runner.gate import tolerance
 from runner.probing.answerers import Answered, How, answer
 from runner.probing.planning import Ask
@@ -65,9 +65,9 @@ Before = Callable[[int], Said | None]
 def generate(target: Target, asks: Sequence[Ask], how: How, before: Before) -> Round:
     """The replies of one checkpoint; equal questions are answered once.
 
-    A checkpoint that cannot be loaded, or a prompt that cannot be rendered, gives replies with an `error`, so that
-    others still get their verdicts. A reply that differs from the baseline's and hangs by a hair, as it may outside
-    fp32, is asked again alone in fp32.
+    A checkpoint that cannot be loaded or breaks the engine, or a prompt that cannot be rendered, gives replies with an
+    `error`, so that others still get their verdicts. A reply that differs from the baseline's and hangs by a hair, as
+    it may outside fp32, is asked again alone in fp32.
     """
     rendered = [_render(ask) for ask in asks]
     questions = list(dict.fromkeys(question for one in rendered for question in one.questions))
@@ -75,8 +75,9 @@ def generate(target: Target, asks: Sequence[Ask], how: How, before: Before) -> R
         return Round([Generated(one, error=one.error) for one in rendered])
     try:
         answered = answer(target, questions, how, lambda found: _doubted(found, rendered, before))
-    except UserError as error:
-        return Round([Generated(one, error=one.error or error.screen()) for one in rendered])
+    except Exception as error:  # noqa: BLE001 - whatever a checkpoint does to the engine, the others are asked
+        said = error.screen() if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
+        return Round([Generated(one, error=one.error or said) for one in rendered])
     replies = {question: _reply(question, kept.answer) for question, kept in answered.by_question.items()}
     fresh = set(questions)
     made = []

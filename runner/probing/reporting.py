@@ -56,6 +56,7 @@ class Reporting:
             (sitting, plan)
             for sitting, plan in planner.planned.items()
             if sitting.target == target
+            and not plan.suite.is_control
             # of a file that could not be collected to its end, nothing was asked
             and (plan.suite.file not in uncollected or outcomes.of(sitting))
         ]

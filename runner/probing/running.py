@@ -110,9 +110,13 @@ class Running(Fixtures):
             return
         if asked.generated.error:
             pytest.fail(asked.generated.error, pytrace=False)
-        control, probe_ids = asked.ask.probe.given, self._session.probe_ids
-        if control in probe_ids and self._session.outcomes.control_missed(asked, probe_ids[control]):
-            pytest.skip(f"its control {getattr(control, '__name__', control)} did not pass")
+        control = asked.ask.probe.given
+        if control is not None:
+            name, place = getattr(control, "__name__", str(control)), self._session.control_of(item, asked.ask.probe)
+            if place is None:
+                pytest.fail(f"its control {name} is not asked: define it as a test of the same file", pytrace=False)
+            if self._session.outcomes.control_missed(asked, self._session.probe_ids[place]):
+                pytest.skip(f"its control {name} did not pass")
         hand_over(item, asked)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

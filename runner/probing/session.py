@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from runner import verdicts
-from runner.errors import UserError
+from runner.errors import BadCheckpoint, UserError
 from runner.probing import github
 from runner.probing.collecting import Collecting, Session
 from runner.probing.judging import Baselines, Judge
@@ -38,15 +40,23 @@ def start(config: pytest.Config) -> None:
             "probes cannot be spread over processes: each would load the checkpoint and batch a part of the prompts",
             hint="leave -n away for probes; all replies of a checkpoint are generated in a few large batches",
         )
+    tokens = config.getoption("--probe-batch-tokens")
+    if tokens is not None and tokens < 1:
+        raise UserError(f"--probe-batch-tokens is {tokens}", expected="a number above 0")
     asked = find(config.getoption("--ckpt"), invocation, rootdir)
     if url := config.getoption("--probe-endpoint"):
         asked.append(_served(config, url, asked))
     baseline: Target | verdicts.VerdictFile | None = None
     if wanted := config.getoption("--probe-baseline"):
         path = invocation / wanted
-        baseline = verdicts.read(path) if path.is_file() else find_baseline(wanted, asked, invocation, rootdir)
-        if isinstance(baseline, Target) and baseline not in asked and not baseline.has_verdicts():
-            asked = [baseline, *asked]
+        baseline = verdicts.read(path) if path.is_file() else _baseline(wanted, asked, invocation, rootdir)
+        if isinstance(baseline, Target) and (baseline in asked or not baseline.has_verdicts()):
+            # what others are compared with comes first, wherever it was named
+            asked = [baseline, *(target for target in asked if target != baseline)]
+    if (path := config.getoption("--probe-verdicts")) is not None:
+        _check_writable(path, invocation / path, several=sum(not target.is_baseline for target in asked) > 1)
+    # a file that cannot be imported must not cost the other suites their verdicts
+    config.option.continue_on_collection_errors = True
     _register(config, Planner(asked, config.getoption("--probe-suite"), rootdir), baseline)
 
 
@@ -62,6 +72,34 @@ def _register(config: pytest.Config, planner: Planner, baseline: Target | verdic
     config.pluginmanager.register(Reporting(session, store), "recipe-reporting")
     if github.in_actions(os.environ):
         config.pluginmanager.register(github.plugin(session.judged, config.rootpath), "recipe-github")
+
+
+def _baseline(given: str, asked: Sequence[Target], invocation: Path, rootdir: Path) -> Target:
+    try:
+        return find_baseline(given, asked, invocation, rootdir)
+    except BadCheckpoint as error:
+        problems = [
+            replace(one, message=one.message.replace("--ckpt", "--probe-baseline", 1)) for one in error.problems
+        ]
+        raise BadCheckpoint(problems) from error
+
+
+def _check_writable(given: str, path: Path, *, several: bool) -> None:
+    """Whether verdicts can be written where `--probe-verdicts` says: it is too late to find out at the end.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if several and path.is_file():
+        raise UserError(
+            f"--probe-verdicts {given} is a file", expected="of several checkpoints a folder, with a file for each"
+        )
+    folder = path if several or path.is_dir() else path.parent
+    there = next(one for one in (folder, *folder.parents) if one.exists())  # what is missing is made
+    if not there.is_dir():
+        raise UserError(f"--probe-verdicts {given}: {there} is a file", expected="a folder, or a file in one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--probe-verdicts {given}: nothing can be written into {there}")
 
 
 def _served(config: pytest.Config, url: str, others: Sequence[Target]) -> Target:

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
-from rich.measure import Measurement
 from rich.text import Text
 
 from runner.gate import Decision
 from runner.probing.planning import Sitting
-from runner.tables import DIM, CheckpointRow, full_cell, listing, matrix, number_table
+from runner.tables import DIM, CheckpointRow, fitting, number_table, said
 
 Judged = tuple[Sitting, Decision]
 
@@ -21,17 +20,27 @@ def show(judged: Sequence[Judged], reporter: pytest.TerminalReporter) -> None:
     writer = reporter._tw  # pytest has no public way to ask whether its output has colour
     console = Console(width=max(writer.fullwidth, 60), force_terminal=writer.hasmarkup, no_color=not writer.hasmarkup)
     rows = checkpoint_rows(judged)
-    made = matrix(rows, list(dict.fromkeys(sitting.suite for sitting, _ in judged)), cell=full_cell)
-    if Measurement.get(console, console.options, made).maximum > console.width:
-        made = listing(rows)
+    made = fitting(rows, list(dict.fromkeys(sitting.suite for sitting, _ in judged)), console)
     with console.capture() as captured:
         console.print(made)
         console.print(Text(legend([decision for _, decision in judged]), style=DIM))
+        for note in changes(judged):
+            console.print(Text(note, style=DIM), soft_wrap=True)
         if (numbers := number_table(rows)) is not None:
             console.print()
             console.print(numbers)
     reporter.section("probes")
     reporter.write(captured.get())
+
+
+def changes(judged: Sequence[Judged]) -> list[str]:
+    """What changed since the baseline that is no work of the model, where no red gate has said it already."""
+    return [
+        said(f"{decision.suite} at {sitting.target.label}: {note}", 400)
+        for sitting, decision in judged
+        if decision.green is not False and decision.comparison is not None and decision.comparison.changed
+        for note in decision.notes
+    ]
 
 
 def checkpoint_rows(judged: Sequence[Judged]) -> list[CheckpointRow]:

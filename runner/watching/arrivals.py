@@ -109,6 +109,11 @@ def signature(folder: Path) -> Signature:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
+def is_gone(folder: Path, name: str) -> bool:
+    """Whether a checkpoint that once was in a watched folder is there no more."""
+    return not (folder / name).is_dir() if name != FINAL else not loadable.weights(folder)
+
+
 def _places(folder: Path) -> dict[Path, str]:
     """Where checkpoints are or are being written, by their numbers; the folder itself last, once it has weights."""
     try:

@@ -22,8 +22,8 @@ from runner.errors import BadCheckpoint, FolderTaken, Interrupted, TrainingFaile
 from runner.folder import writing
 from runner.probing import targets
 from runner.watching import holding
-from runner.watching.arrivals import FINAL, Arrival, Arrivals, Signature, signature
-from runner.watching.ledger import Asked, Ledger, files_key, probes_key
+from runner.watching.arrivals import FINAL, Arrival, Arrivals, Signature, is_gone, signature
+from runner.watching.ledger import Asked, Ledger, files_key, probes_key, weights_sha256
 from runner.watching.options import Options, check
 from runner.watching.prober import ForeignProber, ProberDied, Stopped
 from runner.watching.sweep import Sweep
@@ -98,7 +98,8 @@ class _Watch:
             pass  # said below, after what there is
         except TrainingFailed as error:
             self._died[""] = str(error)
-        screen, code = self._sweep.ending(self._console)
+        stopped = Interrupted.exit_code if self._signals else TrainingFailed.exit_code if self._died else 0
+        screen, code = self._sweep.ending(self._console, stopped)
         self._console.print(screen)
         if self._signals:
             raise Interrupted(f"interrupted: verdicts are in {self._folder / 'probes'}, the same command goes on")
@@ -181,7 +182,7 @@ class _Watch:
         """Put the checkpoints that an earlier watch asked the same into the matrix."""
         key = self._key()
         found = [one for one in self._ledger.all() if one.name != _BASELINE and self._verdict_path(one.name).is_file()]
-        gone = {one.name for one in found if self._is_gone(one.name)}
+        gone = {one.name for one in found if is_gone(self._folder, one.name)}
         left_out = [one.name for one in found if one.name in gone and one.probes_key != key]
         if left_out:
             self._say(f"left out, because the probes changed and they are gone: {', '.join(left_out)}")
@@ -194,9 +195,6 @@ class _Watch:
         if self._sweep.names:
             self._say(f"asked before: {', '.join(self._sweep.names)}")
 
-    def _is_gone(self, name: str) -> bool:
-        return not (self._folder / name).is_dir() if name != FINAL else not loadable.weights(self._folder)
-
     def _is_due(self, arrival: Arrival) -> bool:
         """Whether a checkpoint has no verdicts of these probes and of its weights."""
         if self._passed_over.get(arrival.name) == arrival.signature:
@@ -206,7 +204,7 @@ class _Watch:
         asked = self._ledger.get(arrival.name)
         if arrival.name not in self._sweep.names or asked is None:
             return arrival.name != FINAL or not self._is_a_copy(arrival)
-        if not arrival.problem and asked.weights_sha256 == _weights_sha256(arrival.path):
+        if not arrival.problem and asked.weights_sha256 == weights_sha256(arrival.path):
             # touched, moved or copied: the same weights
             self._ledger.put(replace(asked, files=files_key(arrival.signature)))
             return False
@@ -219,7 +217,7 @@ class _Watch:
 
     def _is_a_copy(self, final: Arrival) -> bool:
         """Whether the weights in the folder itself are those of a checkpoint that was asked."""
-        digest = _weights_sha256(final.path)
+        digest = weights_sha256(final.path)
         same = any(one.weights_sha256 == digest for one in self._ledger.all() if one.name in self._sweep.names)
         if same:
             self._passed_over[FINAL] = final.signature  # large files are read once
@@ -228,7 +226,7 @@ class _Watch:
     def _say_what_went(self, due: set[str]) -> None:
         """Name what was complete and was deleted before its turn came."""
         for name in sorted(self._queued - due, key=loadable.natural):
-            if self._is_gone(name):
+            if is_gone(self._folder, name):
                 self._say(f"{name} {_TOO_FEW}")
         self._queued = due
 
@@ -275,7 +273,7 @@ class _Watch:
         """Other weights under an old name: training began anew, or went on from there. What it had come to before and
         is gone is of another training."""
         after = [one for one in self._sweep.names if one != FINAL and loadable.natural(one) > loadable.natural(name)]
-        other = [one for one in after if self._is_gone(one)]
+        other = [one for one in after if is_gone(self._folder, one)]
         if other:
             self._sweep.drop(other)
             self._ledger.forget(other)
@@ -284,7 +282,7 @@ class _Watch:
     def _ask_baseline(self, target: targets.Target) -> None:
         """Ask the checkpoint that all others are compared with, unless it was asked the same before."""
         files = files_key([str(target.path), signature(target.path)])
-        now = Asked(_BASELINE, self._key(), _weights_sha256(target.path), files)
+        now = Asked(_BASELINE, self._key(), weights_sha256(target.path), files)
         path = self._verdict_path(_BASELINE)
         if self._ledger.get(_BASELINE) == now and path.is_file():
             self._sweep.baseline = verdicts.read(path)
@@ -299,10 +297,3 @@ class _Watch:
 
     def _verdict_path(self, name: str) -> Path:
         return checkpoints.verdict_path(self._folder / name)
-
-
-def _weights_sha256(folder: Path) -> str:
-    try:
-        return checkpoints.weights_sha256(folder)
-    except (BadCheckpoint, OSError):
-        return ""  # it cannot be loaded either, or is gone

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import asking
+from runner import asking, checkpoints
 from runner.atomic import publish_text
-from runner.errors import UserError
+from runner.errors import BadCheckpoint, UserError
 
 FORMAT_VERSION = 1
 
@@ -97,3 +97,11 @@ class Ledger:
     def _publish(self) -> None:
         row = {"format_version": FORMAT_VERSION, "asked": [asdict(one) for one in self._asked.values()]}
         publish_text(self._path, json.dumps(row, ensure_ascii=False, indent=1) + "\n")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Digest of a checkpoint's weights; empty where there are none to read."""
+    try:
+        return checkpoints.weights_sha256(folder)
+    except (BadCheckpoint, OSError):
+        return ""  # it cannot be loaded either, or is gone

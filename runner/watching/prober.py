@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from runner.recipe import project_root
 from runner.verdicts import VerdictFile
 
 _POLL_S = 0.05
+_PYTESTS_MARK = re.compile(r"^E {2,}")
 _USAGE_ERROR, _NOTHING_COLLECTED = 4, 5
 """Of pytest's exit codes."""
 
@@ -78,7 +80,7 @@ class ForeignProber:
             argv += ["--probe-baseline", str(self._work / "before.jsonl")]
         child = self._finished(argv, self._work / f"{name}.log")
         if child.exit_code == _USAGE_ERROR:
-            raise UserError(child.log_tail())
+            raise UserError(_complaint(child.log_tail()))
         if child.exit_code not in (0, 1, _NOTHING_COLLECTED) or not fresh.exists():
             raise ProberDied(name, child)
         file = verdicts.read(fresh)
@@ -102,9 +104,16 @@ class ForeignProber:
         return child
 
 
+def _complaint(log: str) -> str:
+    """What pytest says is wrong with its arguments, in the words of `recipe watch`."""
+    return log[max(log.rfind("ERROR: "), 0) :].removeprefix("ERROR: ").strip().replace("--probe-suite", "--suite")
+
+
 def _renamed(file: VerdictFile, folder: Path, shown: str) -> VerdictFile:
-    """The same verdicts, about the checkpoint's own folder and not about the one it was held in."""
+    """The same verdicts, about the checkpoint's own folder and not about the one it was held in; and without pytest's
+    mark in front of the error that a file could not be imported for."""
     rows = tuple(
-        replace(verdict, ckpt=shown, reason=verdict.reason.replace(str(folder), shown)) for verdict in file.verdicts
+        replace(verdict, ckpt=shown, reason=_PYTESTS_MARK.sub("", verdict.reason).replace(str(folder), shown))
+        for verdict in file.verdicts
     )
     return replace(file, ckpt=shown, verdicts=rows)

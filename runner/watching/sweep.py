@@ -6,15 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
-from rich.measure import Measurement
 from rich.text import Text
 
 from runner import gate, loadable, spec, tables
-from runner.errors import EXIT_GATE_FAILED
+from runner.errors import EXIT_GATE_FAILED, EXIT_INTERRUPTED, EXIT_TRAINING_FAILED
 from runner.gate import Matter, is_significant
 from runner.tables import CheckpointRow
 from runner.verdicts import SuiteAsked, VerdictFile
 from runner.watching.arrivals import FINAL
+
+_STOPPED = {
+    EXIT_TRAINING_FAILED: " where it was asked, but a prober died",
+    EXIT_INTERRUPTED: " where it was asked, but interrupted",
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Sweep:
             asked.suite, _gate(asked), file.of(asked.suite),
             self.baseline.of(asked.suite) if self.baseline and before else None,
             pooled=asked.values, pooled_before=before.values if before else {},
+            key=asked.key, key_before=before.key if before else "",
             given=f"the baseline {self.baseline.ckpt}" if self.baseline else None,
         )  # fmt: skip
 
@@ -80,21 +85,22 @@ class Sweep:
             said.append((line, decision.green is False or bool(decision.tally.errors)))
         return said
 
-    def ending(self, console: Console) -> tuple[RenderableType, int]:
+    def ending(self, console: Console, stopped: int = 0) -> tuple[RenderableType, int]:
         """The matrix as it fits the console, all that is red, and the exit code: 1 where a gate is red or a suite could
-        not be asked."""
+        not be asked.
+
+        Args:
+            stopped: the exit code of what ended the watch before all was asked, whatever was asked before.
+        """
         rows = [self.row(name) for name in self.names]
         if not rows:
-            return Text("no checkpoint was asked"), 0
+            return Text("no checkpoint was asked"), stopped
         suites = list(dict.fromkeys(suite for row in rows for suite in row.decisions))
-        made = tables.matrix(rows, suites, cell=tables.full_cell)
-        if Measurement.get(console, console.options, made).maximum > console.width:
-            made = tables.listing(rows)
+        made = tables.fitting(rows, suites, console)
         red = [line for name in self.names for line, fails in self._said(name) if fails]
-        code = EXIT_GATE_FAILED if red else 0
-        last = Text(f"red: exit code {code}", style=f"bold {tables.BAD}")
-        if not red:
-            last = Text("green: exit code 0", style=f"bold {tables.GOOD}")
+        code = stopped or (EXIT_GATE_FAILED if red else 0)
+        words = ("red" if red else "green") + _STOPPED.get(stopped, "")
+        last = Text(f"{words}: exit code {code}", style=f"bold {tables.BAD if code else tables.GOOD}")
         return Group(made, Text(), *(Text(f"✗ {line}", style=tables.BAD) for line in red), last), code
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from runner.errors import BadCheckpoint, Where, first_line
 
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")
+_MORE_TOKENIZER = ("tokenizer_config.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tekken.json")
 _CHANGES_MORE = (
     "use_dora",
     "modules_to_save",
@@ -54,7 +55,9 @@ def adapter_config(folder: Path) -> dict[str, Any]:
             raise ValueError("it is no object")
     except (OSError, ValueError) as error:
         raise BadCheckpoint(
-            f"adapter_config.json cannot be read: {first_line(error)}", where=Where(str(folder))
+            f"adapter_config.json cannot be read: {first_line(error)}",
+            where=Where(str(folder)),
+            expected="a PEFT adapter: adapter_config.json beside adapter_model.safetensors",
         ) from error
     return config
 
@@ -87,7 +90,7 @@ def base_of(folder: Path) -> Path | str:
 
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds a tokenizer of its own; an adapter's often does not, and its base's serves."""
-    return any((folder / name).is_file() for name in (*_TOKENIZER, "tokenizer_config.json"))
+    return any((folder / name).is_file() for name in (*_TOKENIZER, *_MORE_TOKENIZER))
 
 
 def _digest(file: Path) -> str:

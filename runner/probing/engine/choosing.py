@@ -40,7 +40,7 @@ class Choosing:
         self._uniform = torch.zeros(size, longest if self._draws else 0, dtype=torch.float64, device=device)
         self._seen = torch.zeros(size, vocabulary if self._penalizes else 0, dtype=torch.bool, device=device)
 
-    def begin(self, places: Sequence[int], rows: Sequence[Row]) -> None:
+    def begin(self, places: range, rows: Sequence[Row]) -> None:
         """Rows enter at `places`."""
         if not (self._draws or self._penalizes):
             return
@@ -61,7 +61,7 @@ class Choosing:
             for tensor in (self._temperature, self._top_p, self._penalty, self._uniform, self._seen):
                 tensor[: len(order)] = tensor[order]
 
-    def choose(self, at: slice | torch.Tensor, logits: torch.Tensor, count: torch.Tensor) -> Chosen:
+    def choose(self, at: slice, logits: torch.Tensor, count: torch.Tensor) -> Chosen:
         """The next tokens of the places `at`, from `logits` (B, V), which are used up.
 
         Args:
@@ -69,30 +69,26 @@ class Choosing:
         """
         logits = logits.float()
         if not (self._draws or self._penalizes):
-            return _best(logits, logits.logsumexp(dim=-1))
-        given = logits.clone()
-        totals = logits.logsumexp(dim=-1)
+            return _best(logits)
+        logprobs = logits.log_softmax(dim=-1)
         if self._penalizes:
             logits = self._penalized(at, logits)
         temperature = self._temperature[at]
         drawn = temperature > 0
         tokens = self._drawn(at, logits, temperature, count) if self._draws else None
-        best = _best(logits, totals)
-        margins = best.margins.masked_fill(drawn, math.inf)
+        best = _best(logits)
         tokens = best.tokens if tokens is None else torch.where(drawn, tokens, best.tokens)
         if self._penalizes:
             self._seen[self._numbers[at], tokens] = True
-        return Chosen(tokens, margins, given.gather(1, tokens[:, None])[:, 0] - totals)
+        return Chosen(tokens, best.margins.masked_fill(drawn, math.inf), logprobs.gather(1, tokens[:, None])[:, 0])
 
-    def _penalized(self, at: slice | torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def _penalized(self, at: slice, logits: torch.Tensor) -> torch.Tensor:
         """Keskar et al. 2019 (arXiv:1909.05858), over the prompt too, as transformers does."""
         penalty = self._penalty[at][:, None]  # (B, 1)
         changed = torch.where(logits > 0, logits / penalty, logits * penalty)
         return torch.where(self._seen[at], changed, logits)
 
-    def _drawn(
-        self, at: slice | torch.Tensor, logits: torch.Tensor, temperature: torch.Tensor, count: torch.Tensor
-    ) -> torch.Tensor:
+    def _drawn(self, at: slice, logits: torch.Tensor, temperature: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
         """Tokens drawn from the nucleus (Holtzman et al. 2020, arXiv:1904.09751), by inverting its distribution."""
         scaled = logits / temperature.masked_fill(temperature == 0, 1)[:, None]
         ordered = scaled.double().softmax(dim=-1).sort(dim=-1, descending=True, stable=True)
@@ -104,8 +100,11 @@ class Choosing:
         return ordered.indices.gather(1, torch.minimum(place, last))[:, 0]
 
 
-def _best(logits: torch.Tensor, totals: torch.Tensor) -> Chosen:
-    """The most likely tokens, of equal ones the first; writes into `logits`."""
+def _best(logits: torch.Tensor) -> Chosen:
+    """The most likely tokens of `logits` (B, V), of equal ones the first; uses them up."""
     best = logits.max(dim=-1)
-    second = logits.scatter_(1, best.indices[:, None], -math.inf).amax(dim=-1)
-    return Chosen(best.indices, best.values - second, best.values - totals)
+    rest = logits.scatter_(1, best.indices[:, None], -math.inf)
+    margins = best.values - rest.amax(dim=-1)
+    # the logarithm of the sum of all exponentials, without another copy of the logits
+    totals = rest.sub_(best.values[:, None]).exp_().sum(dim=-1).log1p()
+    return Chosen(best.indices, margins, -totals)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from runner.errors import BadCheckpoint, Where, first_line
 from runner.probing.engine.adapters import base_of, has_tokenizer
 
 _LOGGING: Any = transformers.utils.logging
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.\d+\.")
 _ADAPTER = "adapter_model.safetensors, made for the base that adapter_config.json names"
 
 
@@ -24,13 +28,17 @@ def load_tokenizer(path: Path) -> Any:
         BadCheckpoint: there is none that can be loaded.
     """
     home = base_of(path) if is_adapter(path) and not has_tokenizer(path) else path
+    expected = "tokenizer.json and tokenizer_config.json beside the weights"
+    if isinstance(home, Path) and not has_tokenizer(home):
+        # for some models transformers would make one that knows no token
+        raise BadCheckpoint("there is no tokenizer", where=Where(str(home)), expected=expected)
     try:
         return AutoTokenizer.from_pretrained(home, local_files_only=isinstance(home, Path))
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         raise BadCheckpoint(
             f"no tokenizer could be loaded: {first_line(error)}",
             where=Where(str(home)),
-            expected="tokenizer.json and tokenizer_config.json beside the weights",
+            expected=expected,
         ) from error
 
 
@@ -46,11 +54,12 @@ def load_model(path: Path, dtype: str) -> Any:
 
     base = load_weights(base_of(path), dtype, of_adapter=path)
     try:
-        return PeftModel.from_pretrained(base, str(path)).merge_and_unload()
+        with _unwarned():
+            model: Any = PeftModel.from_pretrained(base, str(path))
     except Exception as error:
-        raise _not_loaded(
-            path, error, "adapter_model.safetensors of the base that adapter_config.json names"
-        ) from error
+        raise _not_loaded(path, error, _ADAPTER) from error
+    _check_adapter(model, "default", path)
+    return model.merge_and_unload()
 
 
 def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) -> Any:
@@ -65,13 +74,49 @@ def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) ->
     model: Any = load_weights(base, dtype, of_adapter=adapters[first])
     for name in (first, *others):
         try:
-            if name == first:
-                model = PeftModel.from_pretrained(model, str(adapters[name]), adapter_name=name)
-            else:
-                model.load_adapter(str(adapters[name]), adapter_name=name)
+            with _unwarned():
+                if name == first:
+                    model = PeftModel.from_pretrained(model, str(adapters[name]), adapter_name=name)
+                else:
+                    model.load_adapter(str(adapters[name]), adapter_name=name)
         except Exception as error:
             raise _not_loaded(adapters[name], error, _ADAPTER) from error
+        _check_adapter(model, name, adapters[name])
     return model
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """PEFT's warning of missing tensors comes before `_check_adapter`, which says more and is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        yield
+
+
+def _check_adapter(model: Any, name: str, path: Path) -> None:
+    """Whether the adapter's file held every tensor of it; PEFT only warns, and the bare base would answer.
+
+    Raises:
+        BadCheckpoint: it did not.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    file = path / "adapter_model.safetensors"
+    if not file.is_file():
+        return  # adapter_model.bin, which torch has read whole
+    with safe_open(file, "pt") as tensors:
+        held = set(tensors.keys())
+    wanted = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if lacking := sorted(wanted - held):
+        raise BadCheckpoint(
+            f"the adapter lacks {_some(lacking)}, which adapter_config.json calls for", where=Where(str(file)),
+            expected="tensors as PEFT names them, of the base that adapter_config.json names",
+        )  # fmt: skip
+
+
+def _some(names: Sequence[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} other{'s' if len(names) > 2 else ''}" if len(names) > 1 else "")
 
 
 def load_weights(path: Path | str, dtype: str, of_adapter: Path | None = None) -> Any:
@@ -92,12 +137,14 @@ def load_weights(path: Path | str, dtype: str, of_adapter: Path | None = None) -
             expected=f"base_model_name_or_path: a folder or hub id with {expected}",
         ) from error
     model, about = loaded
+    # transformers would draw what is missing at random, leave out layers that are too many, and only warn
     if missing := sorted(about["missing_keys"]):
-        # transformers would draw these at random and only warn
+        raise BadCheckpoint(f"the weights lack {_some(missing)}, which config.json calls for", where=Where(str(path)))
+    if layers := sorted(name for name in about["unexpected_keys"] if _LAYER.search(name)):
         raise BadCheckpoint(
-            f"the weights lack {missing[0]!r} and {len(missing) - 1} others that config.json calls for",
-            where=Where(str(path)),
-        )
+            f"the weights hold {_some(layers)}, for which config.json has no place", where=Where(str(path)),
+            hint="config.json is of a smaller model, or of another one",
+        )  # fmt: skip
     return model
 
 
@@ -116,9 +163,10 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _not_loaded(path: Path, error: Exception, expected: str) -> BadCheckpoint:
-    return BadCheckpoint(
-        f"the model could not be loaded: {first_line(error)}", where=Where(str(path)), expected=expected
-    )
+    reason = first_line(error)
+    if "mismatch" in reason.lower() and "report" in reason:  # which transformers prints, and we keep quiet
+        reason = "its tensors do not have the shapes that config.json gives them"
+    return BadCheckpoint(f"the model could not be loaded: {reason}", where=Where(str(path)), expected=expected)
 
 
 class Quiet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,10 +35,10 @@ _MOST_TOKENS = 65_536
 _SMALL, _LARGE = 4_000_000, 50_000_000
 """Parameters. A small model gains nothing from a second thread, and where another process has the other core, threads
 that wait for each other made it 10 to 25 times slower."""
-_CLOSE_CALL = 4
+_CLOSE_CALL = 3
 """A margin below so many times the largest rounding that was measured could have gone the other way: the row is asked
-again alone. Two logits move against each other by at most twice the rounding; the other factor of two is for rows that
-were not measured."""
+again alone. Two logits move against each other by at most twice the rounding; the rest is for rows that were not
+measured."""
 _LEAST_TOLERANCE = 1e-5
 _OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
 
@@ -170,11 +171,20 @@ class Engine:
             left = [row for row in left if row.open]
             for row in left:
                 row.restart()
-        if self._network.compute != torch.float32:
-            return
-        for row in rows:
-            if row.greedy and row.margin is not None and row.margin < self._tolerance(row):
-                self._alone([row])
+        if self._network.compute == torch.float32:
+            for row in rows:
+                if row.close and row.greedy:
+                    self._settle(row)
+
+    def _settle(self, row: Row) -> None:
+        """Answer a row alone where it hung by less than rounding, and on from there if it then falls the other way."""
+        if not row.choices:
+            until = Row(row.number, row.question, row.prompt, row.ids, limit=row.close, adapter=row.adapter)
+            self._alone([until])
+            row.seconds += until.seconds
+            if until.new == row.new[: row.close]:
+                return
+        self._alone([row])
 
     def _fits_memory(self, rows: list[Row]) -> bool:
         """Answer rows; where memory does not suffice, say so and halve what a batch may hold."""
@@ -188,8 +198,7 @@ class Engine:
                 raise
             under_way, size, tokens = self._attempt
             if size == 1:
-                row = next(row for row in under_way if row.open)
-                row.error = f"memory does not suffice for the prompt's {len(row.ids)} tokens and its reply"
+                next(row for row in under_way if row.open).lacks_memory()
             self.batch_tokens = max(tokens // 2, 1)
             return False
         return True
@@ -207,7 +216,7 @@ class Engine:
                     batch: Batch = (
                         self._places(some, shared, size, width) if self._has_places else Padded(self._network, size)
                     )
-                    Answering(batch, self._endings, some, self._network).run()
+                    Answering(batch, self._endings, some, self._network, self._tolerance()).run()
 
     def _score(self, group: Group) -> None:
         self._agree(group)
@@ -219,16 +228,24 @@ class Engine:
             for some, tokens in closed.batches(self._network, rows, self.batch_tokens):
                 with self._attempting(some, len(some), tokens):
                     closed.score(self._network, some, group.shared)
+                for row in some:
+                    tolerance = self._tolerance() * max(map(len, row.choices))
+                    row.close = int(row.margin is not None and row.margin < tolerance)
 
     def _alone(self, rows: list[Row]) -> None:
         """Answer each row in a batch of one, computed as `model.generate` does."""
         for row in rows:
-            with self._attempting([row], 1, 1):
-                row.restart()
-                if row.choices:
-                    closed.score_alone(self._network, row)
-                else:
-                    Answering(Padded(self._network, 1), self._endings, [row], self._network).run()
+            row.restart()
+            try:
+                with self._attempting([row], 1, 1):
+                    if row.choices:
+                        closed.score_alone(self._network, row)
+                    else:
+                        Answering(Padded(self._network, 1), self._endings, [row], self._network).run()
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                row.lacks_memory()
 
     @contextmanager
     def _attempting(self, rows: list[Row], size: int, tokens: int) -> Iterator[None]:
@@ -262,16 +279,18 @@ class Engine:
         self._has_places = False
         self._agreement = agreement.measure(self._network, lambda rows: Padded(self._network, len(rows)), group.rows)
 
-    def _tolerance(self, row: Row) -> float:
+    def _tolerance(self) -> float:
         """A margin below this is a close call."""
         rounding = self._agreement.difference if self._agreement else 0.0
-        return max(_CLOSE_CALL * rounding, _LEAST_TOLERANCE) * max(map(len, row.choices), default=1)
+        return max(_CLOSE_CALL * rounding, _LEAST_TOLERANCE)
 
 
 def _answer_of(row: Row, tokenizing_s: float) -> Answer:
     if row.error:
         return Answer(row.prompt, error=row.error)
     assert row.stop_reason is not None
+    if any(map(math.isnan, (row.logprob, *row.choice_logprobs))):
+        return Answer(row.prompt, error="the model's logits are not numbers: its weights are damaged, or overflow")
     return Answer(
         row.prompt, row.text, tuple(row.new), row.stop_reason, row.margin, row.logprob, row.choice_logprobs,
         seconds=row.seconds + tokenizing_s,

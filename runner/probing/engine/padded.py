@@ -30,7 +30,7 @@ class Padded:
         """Rows that can be admitted: once the batch has begun, none."""
         return 0 if self.rows else self.size
 
-    def admit(self, rows: Sequence[Row]) -> tuple[list[int], torch.Tensor]:
+    def admit(self, rows: Sequence[Row]) -> tuple[range, torch.Tensor]:
         """Prefill the rows: their places and the logits (B, V) after their prompts."""
         self.rows = list(rows)
         width = max(len(row.ids) for row in rows)
@@ -39,7 +39,7 @@ class Padded:
         ids = torch.tensor([[0] * pad + row.ids for row, pad in zip(rows, padding, strict=True)])  # (B, T)
         mask = torch.tensor([[0] * pad + [1] * (width - pad) for pad in padding])
         self._mask = mask.to(self.network.device)  # (B, T)
-        return list(range(len(rows))), self._forward(ids.to(self.network.device))
+        return range(len(rows)), self._forward(ids.to(self.network.device))
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) after each row's next token, `tokens` (B,)."""

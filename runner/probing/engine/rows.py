@@ -31,6 +31,8 @@ class Row:
     adapter: str = ""
     new: list[int] = field(default_factory=list)
     margin: float | None = None
+    close: int = 0
+    """Tokens up to and with the last that hung by less than rounding; 0 where none did."""
     logprob: float = 0.0
     text: str = ""
     stop_reason: EndReason | None = None
@@ -49,10 +51,14 @@ class Row:
         """Whether the most likely token is always taken."""
         return self.question.decoding.temperature == 0
 
+    def lacks_memory(self) -> None:
+        """It cannot be answered, even alone."""
+        self.error = f"memory does not suffice for the prompt's {len(self.ids)} tokens and the reply"
+
     def restart(self) -> None:
         """Forget what has come so far."""
         self.new, self.margin, self.logprob, self.text, self.stop_reason = [], None, 0.0, "", None
-        self.choice_logprobs = ()
+        self.choice_logprobs, self.close = (), 0
 
 
 @dataclass(frozen=True)
