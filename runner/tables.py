@@ -71,7 +71,7 @@ Cell = Callable[[Decision], Text]
 def short_cell(decision: Decision) -> Text:
     """One suite at one checkpoint, beside many: `97.7 % ✓`."""
     tally = decision.tally
-    shown = "–" if tally.rate is None else percent(tally.rate)
+    shown = "–" if tally.rate is None or tally.errors == tally.asked else percent(tally.rate)
     if tally.errors:
         shown += f" {tally.errors}!"
     if decision.green is None:
@@ -83,12 +83,13 @@ def full_cell(decision: Decision) -> Text:
     """One suite at one checkpoint: `97.7 % of 300 [95.3–98.9] -3 +1 p 0.31 ✓`."""
     tally = decision.tally
     if tally.rate is None:
-        return Text("none asked", style=BAD if decision.green is False else DIM)
-    parts = Text(f"{percent(tally.rate)} of {tally.asked} {interval(tally)}")
+        return Text("none asked ✗", style=BAD) if decision.green is False else Text("none asked", style=DIM)
+    answered = tally.errors < tally.asked
+    parts = Text(f"{percent(tally.rate)} of {tally.asked} {interval(tally)}" if answered else "not one answered")
     if tally.not_asked:
         parts.append(f" {tally.not_asked} not asked", style=DIM)
     if tally.errors:
-        parts.append(f" {tally.errors} errors", style=BAD)
+        parts.append(f" {tally.errors} error{'s' if tally.errors > 1 else ''}", style=BAD)
     if decision.comparison is not None:
         parts.append(f" -{len(decision.lost)} +{len(decision.gained)} p {chance(decision.comparison.p)}", style=DIM)
     if decision.broken_off:

@@ -61,7 +61,7 @@ def test_a_suite_without_a_gate_is_recorded_not_judged() -> None:
 
 def test_without_a_baseline_a_regression_is_recorded_not_failed() -> None:
     decision = judge(rule(max_regression="significant"), verdicts("mm"))
-    assert decision.green
+    assert (decision.green, decision.reasons) == (None, ())  # recorded: neither red nor green
     assert decision.notes == ("no baseline: recorded, not compared",)
 
 
@@ -292,7 +292,7 @@ def test_where_one_suite_is_beyond_chance_the_next_has_fewer_beside_it() -> None
 def test_only_suites_that_are_tested_share_the_level() -> None:
     other = Matter("rate", rule(min_pass_rate=0.1), verdicts("pp"), verdicts("pp"))
     fresh = Matter("fresh", rule(**SIGNIFICANT), verdicts("pp"), None)
-    assert greens(lost(5), other, fresh) == [False, True, True]  # p = 1/32
+    assert greens(lost(5), other, fresh) == [False, True, None]  # p = 1/32
 
 
 def test_a_decision_tells_how_its_suite_stood_the_test() -> None:

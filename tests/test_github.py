@@ -43,8 +43,8 @@ def test_red_gates_come_first_then_other_failures(
 ) -> None:
     lines = pytester.runpytest_inprocess("--ckpt", str(tiny_checkpoint)).outlines
     gate, miss = (line for line in lines if line.startswith("::error "))
-    assert gate.startswith("::error file=test_p.py,line=1,title=gate[test_not_b-checkpoint-10]::gate[test_not_b")
-    assert gate.endswith("is red: 2 of 3 passed (66.7%25), min_pass_rate is 0.9")
+    assert gate.startswith("::error file=test_p.py,line=1,title=gate[test_not_b-checkpoint-10]::red: 2 of 3")
+    assert gate.endswith("red: 2 of 3 passed (66.7%25), min_pass_rate is 0.9")
     assert miss == "::error file=test_p.py,line=12,title=test_not_c[test_not_c-checkpoint-10-c]::50%25: a, b"
 
 

@@ -7,7 +7,7 @@ import pytest
 from runner import verdicts
 from tests import servers
 from tests.probe_project import PROBE, ask, probes, verdicts_of, write
-from tests.tiny import copy, make_run
+from tests.tiny import copy, make_checkpoint, make_run
 
 pytest_plugins = ["pytester"]
 
@@ -118,9 +118,9 @@ def test_it(case, reply, more): pass
 
 
 def test_a_pinned_loss_fails_wherever_its_baseline_is_named(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
-    copy(tiny_checkpoint, project.path / "before")
+    make_checkpoint(project.path / "before", seed=3)
     body = """
-@probe(cases=ROWS, prompt="{{ char }}", max_new_tokens=1, gate={"pinned": ["心"], "max_regression": 9})
+@probe(cases=ROWS, prompt="{{ char }}", max_new_tokens=4, gate={"pinned": ["心"], "max_regression": 9})
 def test_it(case, reply, request): assert "before" in request.node.name
 """
     write(project, probes(body))
@@ -128,6 +128,18 @@ def test_it(case, reply, request): assert "before" in request.node.name
         named = [argument for one in order for argument in ("--ckpt", one)]
         result = ask(project, "probes", *named, "--probe-baseline", "before", "-v")
         result.stdout.fnmatch_lines(["*checkpoint-10-U+5FC3] FAILED*"])
+
+
+def test_a_pinned_case_whose_assert_changed_is_not_lost(project: pytest.Pytester, tiny_checkpoint: Path) -> None:
+    body = """
+@probe(cases=ROWS, prompt="{{ char }}", max_new_tokens=4, gate={"pinned": ["心"], "max_regression": 9})
+def test_it(case, reply): assert not reply.startswith("never said")
+"""
+    verdicts_of(project, tiny_checkpoint, probes(body))
+    (project.path / "v.jsonl").rename(project.path / "before.jsonl")
+    write(project, probes(body.replace("assert not", "assert")))
+    result = ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-baseline", "before.jsonl", "-v")
+    result.stdout.fnmatch_lines(["*U+5FC3] MISS*", "*pinned, but changed since the baseline: U+5FC3*"])
 
 
 def test_what_a_test_does_to_its_row_changes_no_other_prompt(project: pytest.Pytester, tiny_checkpoint: Path) -> None:

@@ -26,6 +26,7 @@ class Case:
         self._row = row
 
     def __getattr__(self, name: str) -> Any:
+        __tracebackhide__ = True
         if name.startswith("__") or name == "_row":
             raise AttributeError(name)
         try:
@@ -143,6 +144,11 @@ class Reply(str):
         reply.logprob = logprob
         reply.thinking = thinking
         return reply
+
+    def __getattr__(self, name: str) -> Any:
+        __tracebackhide__ = True
+        close = None if name.startswith("_") else nearest(name, (*Reply.__annotations__, *dir(str)))
+        raise AttributeError(f"a reply has no {name!r}" + (f"; did you mean {close!r}?" if close else ""))
 
 
 @dataclass(frozen=True, eq=False)

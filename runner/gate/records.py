@@ -68,7 +68,7 @@ class Decision:
 
     suite: str
     green: bool | None
-    """None where the suite has no gate."""
+    """None where the suite has no gate, or one that only compares and there was no baseline: recorded."""
     reasons: tuple[str, ...]
     """Why it is red; empty otherwise."""
     notes: tuple[str, ...]

@@ -96,16 +96,24 @@ def _decide(matter: Matter, comparison: Comparison | None, significance: Signifi
         for name, bound in gate.bounds.items():
             _judge_bound(name, bound, matter, recorded, found)
     else:
-        found.reasons.append("no case was asked")
+        why = next((verdict.reason for verdict in verdicts if verdict.outcome == "not_asked"), "")
+        found.reasons.append("no case was asked" + (f": {why}" if why else ""))
     if comparison is not None:
         _judge_regression(gate, comparison, significance, found)
     elif _needs_baseline(gate) and not matter.fault:
         _without_baseline(matter, found)
     _judge_pinned(gate, matter, comparison, found)
+    green = None if _decides_nothing(gate, matter, comparison) and not found.reasons else not found.reasons
     return Decision(
-        matter.suite, not found.reasons, tuple(found.reasons), tuple(found.notes), counted, comparison, significance,
+        matter.suite, green, tuple(found.reasons), tuple(found.notes), counted, comparison, significance,
         recorded,
     )  # fmt: skip
+
+
+def _decides_nothing(gate: spec.Gate, matter: Matter, comparison: Comparison | None) -> bool:
+    """Whether all that a gate asks is a comparison, and there is nothing to compare with: it is recorded, not green."""
+    alone = any(bound.model_fields_set - {"max_mean_rise"} for bound in gate.bounds.values())
+    return comparison is None and not matter.fault and gate.min_pass_rate is None and not alone
 
 
 def _without_baseline(matter: Matter, found: _Findings) -> None:

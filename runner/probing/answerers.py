@@ -18,6 +18,8 @@ from runner.probing.targets import Target
 Doubts = Callable[[Mapping[Question, Kept]], list[Question]]
 """Which of these questions are to be asked again, each alone in fp32."""
 
+NOTHING_TOLD: Mapping[Question, Kept] = {}
+
 
 @dataclass(frozen=True)
 class How:
@@ -42,8 +44,24 @@ class Answered:
     """What answered, and what the author should know besides."""
 
 
-def answer(target: Target, questions: list[Question], how: How, doubts: Doubts) -> Answered:
+def through_template(target: Target) -> bool:
+    """Whether its prompts go through the tokenizer's chat template, where it has one."""
+    # a recipe's stages train on prompts as they are written, so its checkpoints are asked so too
+    return target.run is None
+
+
+def memory_of(target: Target, how: How) -> Memory:
+    """What the reply store knows about a local checkpoint that is asked in this way."""
+    return Memory(how.store, target.path, {**how.deciding(), "chat": through_template(target)})
+
+
+def answer(
+    target: Target, questions: list[Question], how: How, doubts: Doubts, told: Mapping[Question, Kept] = NOTHING_TOLD
+) -> Answered:
     """The answers of one checkpoint or server to distinct questions.
+
+    Args:
+        told: answers that it gave already, in a batch with its siblings.
 
     Raises:
         UserError: the checkpoint cannot be loaded, or the server does not answer.
@@ -52,22 +70,18 @@ def answer(target: Target, questions: list[Question], how: How, doubts: Doubts) 
         engine = target.endpoint.describe()
         answers = target.endpoint.generate(questions)
         return Answered({q: Kept(answer, "", engine) for q, answer in zip(questions, answers, strict=True)}, [engine])
-    # a recipe's stages train on prompts as they are written, so its checkpoints are asked so too
-    chat = target.run is None
-    memory = Memory(how.store, target.path, {**how.deciding(), "chat": chat})
-    known = memory.recall(questions)
+    memory = memory_of(target, how)
+    known = {**memory.recall(questions), **told}
     unknown = [question for question in questions if question not in known]
     doubted = doubts(known)
     if not unknown and not doubted:
         return Answered(known)
-    fresh = _generate(target, unknown, doubted, how, doubts, chat=chat)
+    fresh = _generate(target, unknown, doubted, how, doubts)
     memory.keep(fresh.by_question.items())
     return Answered({**known, **fresh.by_question}, fresh.notes)
 
 
-def _generate(
-    target: Target, questions: list[Question], doubted: list[Question], how: How, doubts: Doubts, *, chat: bool
-) -> Answered:
+def _generate(target: Target, questions: list[Question], doubted: list[Question], how: How, doubts: Doubts) -> Answered:
     """Answers of the model to `questions`, and once more to those among them and `doubted` that hang by a hair."""
     first = "torch" not in sys.modules
     from runner.probing import engine  # torch, only now that it is needed
@@ -75,7 +89,8 @@ def _generate(
     if first:
         gc.freeze()  # torch's million objects are no garbage: pytest looks through them several times as it ends
 
-    local = engine.Engine(target.path, how.dtype, how.batch_tokens or engine.DEFAULT_BATCH_TOKENS, chat=chat)
+    batch_tokens = how.batch_tokens or engine.DEFAULT_BATCH_TOKENS
+    local = engine.Engine(target.path, how.dtype, batch_tokens, chat=through_template(target))
     try:
         template = getattr(local.tokenizer, "chat_template", None)
         arguments = {question.template_kwargs for question in questions}

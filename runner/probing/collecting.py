@@ -133,7 +133,7 @@ class Collecting:
         said = report.longreprtext
         # a traceback ends with the error, what this project says of a probe begins with it
         lines = said.splitlines() if isinstance(report.longrepr, Escaped) else said.splitlines()[-1:]
-        self._session.uncollected[path] = first_line(lines[0] if lines else "")
+        self._session.uncollected[path] = first_line(lines[0].removeprefix("E ").strip() if lines else "")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None]:

@@ -62,7 +62,7 @@ class RedGate:
 
     def __init__(self, path: str, name: str, decision: Decision) -> None:
         self._decision = decision
-        self.reprcrash = Crash(path, 1, f"{name} is red: {printable('; '.join(decision.reasons))}")
+        self.reprcrash = Crash(path, 1, f"red: {printable('; '.join(decision.reasons))}")
 
     def __str__(self) -> str:
         decision = self._decision

@@ -170,7 +170,10 @@ class Judge:
         assert target.run is not None  # where there is none, nothing is left out
         assert target.at is not None
         standings = target.run.standings
-        file = standings.verdicts(target.at)
+        try:
+            file = standings.verdicts(target.at)
+        except UserError:  # damaged: nothing is known of what the run recorded here, which is asked now
+            file = None
         matters, unseen = [], 0
         for suite in sorted(run_asks):
             sitting = Sitting(target, suite)

@@ -49,22 +49,24 @@ class Asked:
         Raises:
             TypeError: one of them is not a number.
         """
+        __tracebackhide__ = True
         for name, number in numbers.items():
             try:
                 self.values[name] = float(number)
             except (TypeError, ValueError):
                 raise TypeError(f"record({name}=…) takes a number, found {number!r}") from None
 
-    def verdict(self) -> Verdict:
-        """Its verdict; `weights_sha256` is filled in where it is written."""
+    def verdict(self, outcome: Outcome | None = None) -> Verdict:
+        """Its verdict, or what it would be with another `outcome`; `weights_sha256` comes in where it is written."""
         ask, made = self.ask, self.generated
-        assert self.outcome is not None
+        outcome = outcome or self.outcome
+        assert outcome is not None
         reply = made.replies[0] if made.replies else Reply("", stop_reason="")  # type: ignore[arg-type]
         return Verdict(
             suite=ask.sitting.suite,
             probe=ask.probe_id,
             case_id=self.case_id,
-            outcome=self.outcome,
+            outcome=outcome,
             reply=str(reply),
             reason=self.reason,
             values=dict(self.values),

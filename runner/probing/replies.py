@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from runner.asking import Reply, split_thinking
 from runner.errors import UserError, first_line
 from runner.gate import tolerance
-from runner.probing.answerers import Answered, How, answer
+from runner.probing.answerers import NOTHING_TOLD, Answered, How, answer
 from runner.probing.planning import Ask
 from runner.probing.questions import Answer, Question
 from runner.probing.rendering import Rendered, form_of
@@ -62,19 +62,26 @@ Before = Callable[[int], Said | None]
 """What the baseline said to the case at this place; None where it was not asked."""
 
 
-def generate(target: Target, asks: Sequence[Ask], how: How, before: Before) -> Round:
-    """The replies of one checkpoint; equal questions are answered once.
+def questions_of(asks: Sequence[Ask]) -> list[Question]:
+    """The questions that cases come to, each once."""
+    return _distinct([_render(ask) for ask in asks])
+
+
+def generate(
+    target: Target, asks: Sequence[Ask], how: How, before: Before, told: Mapping[Question, Kept] = NOTHING_TOLD
+) -> Round:
+    """The replies of one checkpoint; equal questions are answered once. `told`: see `answer`.
 
     A checkpoint that cannot be loaded or breaks the engine, or a prompt that cannot be rendered, gives replies with an
     `error`, so that others still get their verdicts. A reply that differs from the baseline's and hangs by a hair, as
     it may outside fp32, is asked again alone in fp32.
     """
     rendered = [_render(ask) for ask in asks]
-    questions = list(dict.fromkeys(question for one in rendered for question in one.questions))
+    questions = _distinct(rendered)
     if not questions:
         return Round([Generated(one, error=one.error) for one in rendered])
     try:
-        answered = answer(target, questions, how, lambda found: _doubted(found, rendered, before))
+        answered = answer(target, questions, how, lambda found: _doubted(found, rendered, before), told)
     except Exception as error:  # noqa: BLE001 - whatever a checkpoint does to the engine, the others are asked
         said = error.screen() if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
         return Round([Generated(one, error=one.error or said) for one in rendered])
@@ -87,6 +94,10 @@ def generate(target: Target, asks: Sequence[Ask], how: How, before: Before) -> R
         fresh.difference_update(one.questions)
         made.append(_generated(one, answered, replies, seconds))
     return Round(made, tuple(answered.notes))
+
+
+def _distinct(rendered: Sequence[Rendered]) -> list[Question]:
+    return list(dict.fromkeys(question for one in rendered for question in one.questions))
 
 
 def _render(ask: Ask) -> Rendered:

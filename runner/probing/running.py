@@ -9,14 +9,15 @@ from dataclasses import replace
 import pytest
 
 from runner.errors import UserError, first_line, printable
-from runner.gate import is_pinned
+from runner.gate import compare, is_pinned
 from runner.probing.answerers import How
 from runner.probing.collecting import Session
 from runner.probing.fixtures import ASKED, Fixtures, hand_over
 from runner.probing.misses import escaped, miss, shown_safely
 from runner.probing.outcomes import Asked
-from runner.probing.planning import Sitting
-from runner.probing.replies import Said, generate
+from runner.probing.planning import Ask, Sitting
+from runner.probing.replies import Said, generate, questions_of
+from runner.probing.siblings import Known, answered_together, siblings_of
 from runner.probing.store import Store
 from runner.probing.targets import Target
 from runner.probing.training_rows import look
@@ -30,6 +31,8 @@ class Running(Fixtures):
         self._store = store
         self._concise = session.config.getoption("tbstyle") in ("auto", "no", "line")
         self._opened: list[logging.Logger] = []
+        self._told: dict[Target, Known] = {}
+        """What adapters answered in one batch with others, until their turn comes."""
         self._said: dict[tuple[str, str, str], Said] = {}
         """By suite, probe and case: what the baseline said in this session."""
         self._recorded: dict[Sitting, dict[tuple[str, str], Said]] = {}
@@ -50,7 +53,9 @@ class Running(Fixtures):
     def _generate(self, target: Target, waiting: list[Asked]) -> None:
         option = self._session.config.getoption
         how = How(option("--probe-dtype"), option("--probe-batch-tokens"), self._store)
-        made = generate(target, [one.ask for one in waiting], how, lambda place: self._before(waiting[place]))
+        asks = [one.ask for one in waiting]
+        told = self._told_together(target, asks, how)
+        made = generate(target, asks, how, lambda place: self._before(waiting[place]), told)
         self._session.outcomes.notes.update((note, None) for note in made.notes)
         for one, generated in zip(waiting, made.made, strict=True):
             one.generated = generated
@@ -60,6 +65,16 @@ class Running(Fixtures):
                 if one.generated.replies:
                     said = Said(one.generated.rendered.digest, str(one.generated.replies[0]))
                     self._said[(one.ask.sitting.suite, one.ask.probe_id, one.case_id)] = said
+
+    def _told_together(self, target: Target, asks: list[Ask], how: How) -> Known:
+        """What this adapter answered in one batch with those of the same base that still wait; all are asked now."""
+        if target not in self._told and (family := siblings_of(target, list(self._session.waiting))):
+            questions = {one: questions_of([ask.ask for ask in self._session.waiting[one]]) for one in family[1:]}
+            told = answered_together({target: questions_of(asks), **questions}, how)
+            self._told |= told
+            if told:
+                self._session.outcomes.notes[f"{len(told)} adapters of one base were asked in one batch"] = None
+        return self._told.pop(target, {})
 
     def _look_for_leaks(self, target: Target, waiting: list[Asked]) -> None:
         """Note which questions stand in the rows of training; where a suite forbids it, that is an error."""
@@ -164,13 +179,18 @@ class Running(Fixtures):
         return sitting.target.is_baseline or (sitting in self._session.judge.gated and not self._pinned_and_lost(asked))
 
     def _pinned_and_lost(self, asked: Asked) -> str:
-        """The baseline at which a pinned case passed that missed now; empty where it is not pinned."""
+        """The baseline at which a pinned case passed that missed now; empty where it is not pinned, or not lost."""
         rule = self._session.judge.gated.get(asked.ask.sitting)
         if rule is None or not rule.pinned or not is_pinned(rule, asked.case_id):
             return ""
-        before = self._session.baselines.of(asked.ask.sitting, rule).verdicts
-        same = next((found for found in before if found.identity == (asked.ask.probe_id, asked.case_id)), None)
-        return (same.ckpt or "the baseline") if same is not None and same.outcome == "pass" else ""
+        try:
+            before = self._session.baselines.of(asked.ask.sitting, rule).verdicts
+        except UserError:
+            return ""  # the gate says so, and is red
+        now = asked.verdict("miss")
+        # as the gate counts: a case that asks something else now, or whose assert changed, is not lost
+        lost = compare([now], [then for then in before if then.identity == now.identity]).lost
+        return (lost[0].before.ckpt or "the baseline") if lost else ""
 
 
 def _escape(report: pytest.TestReport) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import logging
 import os
@@ -44,6 +45,8 @@ ROOT = Path(__file__).parents[2]
 CAP = 64
 STOPS = 36
 """One token in so many ends a reply: replies of 1 to 64 tokens, about 30 in the mean."""
+DEMO_ROWS = 1000
+"""Rows of zhdict.tsv whose characters the demo's model knows (`take:` in recipes/zhdict_dpo.yaml)."""
 SPECIAL = ["<unk>", "<pad>", "<eos>", "<|im_start|>", "<|im_end|>"]
 WORDS = ["system", "user", "assistant", "是什么"]
 SYSTEM = "你是一个汉字助手，请用一句话准确回答关于汉字部首的问题，不要解释。"
@@ -104,12 +107,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = options.folder or Path(made)
         large = _checkpoint(folder / "large", options.seed, layers=8, hidden=512, heads=8, keys=options.keys)
-        small = _checkpoint(folder / "small", options.seed, layers=2, hidden=128, heads=4, keys=4)
+        demo = _characters(min(options.prompts, DEMO_ROWS), options.seed, DEMO_ROWS)
+        small = _checkpoint(folder / "small", options.seed, layers=2, hidden=128, heads=4, keys=4, rows=DEMO_ROWS)
         bars: list[Bar] = []
         if "harness" in options.only:
             bars.append(_against_harness(large, characters, options))
         if "single" in options.only:
-            bars += _against_single(small, characters, options)
+            bars += _against_single(small, demo, options)
         if "process" in options.only:
             bars.append(_whole_process(large, characters, folder, options))
         if "alone" in options.only:
@@ -276,16 +280,18 @@ def _questions(characters: list[str]) -> list[Question]:
     return [Question(PROMPT.format(character), decoding=Decoding(max_new_tokens=CAP)) for character in characters]
 
 
-def _characters(number: int, seed: int) -> list[str]:
+def _characters(number: int, seed: int, rows: int | None = None) -> list[str]:
     with (ROOT / "recipes/data/zhdict.tsv").open(encoding="utf-8") as file:
-        rows = csv.DictReader(file, delimiter="\t")
-        every = sorted({row["char"] for row in rows if len(row["char"]) == 1})
+        taken = itertools.islice(csv.DictReader(file, delimiter="\t"), rows)
+        every = sorted({row["char"] for row in taken if len(row["char"]) == 1})
     return random.Random(seed).sample(every, number)
 
 
-def _checkpoint(folder: Path, seed: int, *, layers: int, hidden: int, heads: int, keys: int) -> Path:
+def _checkpoint(
+    folder: Path, seed: int, *, layers: int, hidden: int, heads: int, keys: int, rows: int | None = None
+) -> Path:
     """A Qwen3 checkpoint of random weights, four times as large as usual, and with some tokens that end a reply."""
-    tokenizer = _tokenizer()
+    tokenizer = _tokenizer(rows)
     size = -(-len(tokenizer) // 64) * 64
     stop = [2, *sorted(random.Random(seed).sample(range(len(SPECIAL), size), size // STOPS))]
     config = Qwen3Config(
@@ -305,10 +311,11 @@ def _checkpoint(folder: Path, seed: int, *, layers: int, hidden: int, heads: int
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token per character, and per word of the template."""
+def _tokenizer(rows: int | None) -> PreTrainedTokenizerFast:
+    """One token per character of so many rows, and per word of the template."""
     with (ROOT / "recipes/data/zhdict.tsv").open(encoding="utf-8") as file:
-        characters = sorted(set(file.read() + TEMPLATE + PROMPT))
+        lines = itertools.islice(file, None if rows is None else rows + 1)
+        characters = sorted(set("".join(lines) + TEMPLATE + PROMPT))
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *WORDS, *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*WORDS, r"[\s\S]"])), "isolated")

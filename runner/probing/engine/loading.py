@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from runner.errors import BadCheckpoint, Where, first_line
 from runner.probing.engine.adapters import base_of, has_tokenizer
@@ -35,10 +35,27 @@ def load_tokenizer(path: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(home, local_files_only=isinstance(home, Path))
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        _check_config(home)
         raise BadCheckpoint(
             f"no tokenizer could be loaded: {first_line(error)}",
             where=Where(str(home)),
             expected=expected,
+        ) from error
+
+
+def _check_config(home: Path | str) -> None:
+    """Whether the configuration can be read, without which transformers finds no tokenizer either.
+
+    Raises:
+        BadCheckpoint: it cannot.
+    """
+    try:
+        AutoConfig.from_pretrained(home, local_files_only=isinstance(home, Path))
+    except Exception as error:
+        raise BadCheckpoint(
+            f"its config.json cannot be used: {first_line(error)}",
+            where=Where(str(home)),
+            expected="the configuration of a model that the installed transformers knows",
         ) from error
 
 
