@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench bench-probes test-deepspeed clean
+.PHONY: demo test check format bench bench-probes bench-training faults test-deepspeed clean
 
 demo: .venv/.installed
 	$(BIN)/recipe run recipes/zhdict_dpo.yaml
@@ -27,6 +27,14 @@ bench: demo
 	$(BIN)/python tests/bench/training_speed.py --stage qa
 	$(BIN)/python tests/bench/training_speed.py --stage base --layers 8 --hidden 512 --steps 20 --rounds 3
 
+# Training against TRL's own trainers, packing against padding, what keeps old facts; then a source of 5 GB, which takes long.
+bench-training: .venv/.installed-dev
+	$(BIN)/python tests/bench/sft_speed.py
+	$(BIN)/python tests/bench/dpo_speed.py
+	$(BIN)/python tests/bench/packing.py
+	$(BIN)/python tests/bench/forgetting.py --seeds 1 2 3
+	$(BIN)/python tests/bench/large_source.py --gb 5
+
 # The same for probes. The simulations of gates take minutes; lm-evaluation-harness is of the extra `bench`.
 bench-probes: .venv/.installed-dev
 	$(PIP) -e '.[bench]'
@@ -36,6 +44,10 @@ bench-probes: .venv/.installed-dev
 	$(BIN)/python tests/bench/latency.py
 	$(BIN)/python tests/bench/foreign.py
 	$(BIN)/python tests/bench/gates.py --runs 2000
+
+# Runs of the demo killed at random moments and run again: about two hours; `FAULTS="--kills 4 --set …"` for fewer, smaller.
+faults: .venv/.installed-dev
+	$(BIN)/python tests/faults/kills.py recipes/zhdict_dpo.yaml --kills 20 $(FAULTS)
 
 # Probing what DeepSpeed ZeRO-2 wrote: two processes, and an operator that its first use compiles for some minutes.
 test-deepspeed: .venv/.installed-dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -17,7 +18,13 @@ def publish_bytes(path: Path, content: bytes) -> None:
     A reader sees the file as it was before or as it is after. A writer that is killed in between leaves a file whose
     name begins with a dot and ends in its process id.
     """
+    publish_parts(path, (content,))
+
+
+def publish_parts(path: Path, parts: Iterable[bytes]) -> None:
+    """Write `parts` one after the other, so that they need not all be in memory; else as `publish_bytes`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
+    with temporary.open("wb") as file:
+        file.writelines(parts)
     temporary.replace(path)

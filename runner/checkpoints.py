@@ -11,21 +11,24 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from runner import loadable
 from runner.errors import BadCheckpoint
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+FORMAT_VERSION = 2
+MANIFEST = loadable.MANIFEST
 _STEP = re.compile(r"^ckpt-(\d+)$")
 _LEFT_OUT = re.compile(
     r"^(optimizer|scheduler|scaler|rng_state.*|training_args|trainer_state|complete)\.(pt|pth|bin|json)$|^README\.md$|^global_step"
 )
 """What a trainer's state folder holds beside the loadable checkpoint."""
+_SAYS_NOTHING = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
+"""Settings of an adapter that change nothing about what it computes; the base counts by its weights."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Manifest:
     tokens: int
     """Real tokens the stage had trained on."""
     versions: dict[str, str]
+    base: str | None = None
+    """Of an adapter: its base, as a path from the checkpoint's folder, or as an id on the hub."""
 
     @property
     def label(self) -> str:
@@ -69,15 +74,51 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@lru_cache(maxsize=64)
+def _sha256_unchanged(path: Path, _version: tuple[int, int, int]) -> str:
+    return sha256_file(path)
+
+
+def _sha256_once(path: Path) -> str:
+    """The same of a file of a base model, which is read once per process: many adapters stand on it."""
+    found = path.stat()
+    return _sha256_unchanged(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
 def weights_sha256(folder: Path) -> str:
-    """One digest for the weights in `folder`, an adapter's too: of its safetensors files in the order of names; of its
-    `*.bin` files where another trainer wrote those."""
+    """One digest for the weights in `folder`: of its safetensors files in the order of names; of its `*.bin` files
+    where another trainer wrote those. That of an adapter covers its base (a name on a hub stands for itself) and the
+    settings that say how it is added."""
+    own = _files_sha256(folder, sha256_file)
+    if not loadable.is_adapter(folder):
+        return own
+    base = loadable.base_of(folder)
+    of_base = _base_sha256(base) if isinstance(base, Path) else base
+    said = loadable.adapter_settings(folder)
+    settings = {name: _ordered(value) for name, value in said.items() if name not in _SAYS_NOTHING}
+    row = json.dumps([of_base, settings, own], sort_keys=True)
+    return hashlib.sha256(row.encode()).hexdigest()
+
+
+def _base_sha256(base: Path) -> str:
+    """Of a checkpoint of a run its manifest has it."""
+    if (base / MANIFEST).is_file():
+        return read_manifest(base).weights_sha256
+    return _files_sha256(base, _sha256_once)
+
+
+def _ordered(value: Any) -> Any:
+    """PEFT writes sets in any order."""
+    return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+
+
+def _files_sha256(folder: Path, digest: Callable[[Path], str]) -> str:
     files = sorted(folder.glob("*.safetensors")) or [file for file in loadable.weights(folder) if file.is_file()]
     if not files:
         raise BadCheckpoint(f"no *.safetensors in {folder}", hint="a checkpoint holds its weights as safetensors")
     if len(files) == 1:
-        return sha256_file(files[0])
-    return hashlib.sha256("".join(sha256_file(file) for file in files).encode()).hexdigest()
+        return digest(files[0])
+    return hashlib.sha256("".join(digest(file) for file in files).encode()).hexdigest()
 
 
 def publish(source: Path, target: Path, **about: Any) -> Manifest:
@@ -101,7 +142,9 @@ def publish(source: Path, target: Path, **about: Any) -> Manifest:
         except OSError:
             shutil.copy2(file, temporary / file.name)
         digests[file.name] = sha256_file(file)
-    manifest = Manifest(**about, weights_sha256=weights_sha256(temporary), files=digests)
+    base = loadable.base_of(temporary) if loadable.is_adapter(temporary) else None
+    from_here = os.path.relpath(base, target.resolve()) if isinstance(base, Path) else base
+    manifest = Manifest(**about, weights_sha256=weights_sha256(temporary), files=digests, base=from_here)
     row = {"format_version": FORMAT_VERSION, **asdict(manifest)}
     (temporary / MANIFEST).write_text(json.dumps(row, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     temporary.replace(target)

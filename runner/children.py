@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from runner.errors import TrainingFailed
 
-Kind = Literal["train", "probe"]
+Kind = Literal["train", "probe", "sample", "export"]
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Host:
         self.kill()
 
     def start(self, kind: Kind, argv: Sequence[str], log: Path) -> Child:
-        """Fork a child that runs `argv` as a trainer or a prober."""
+        """Fork a child that runs `argv` as a trainer, as a prober, to ask for negatives, or to merge an adapter."""
         child = Child(len(self._children), kind, log, log.stat().st_size if log.exists() else 0)
         self._children[child.number] = child
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,7 @@ _SET = click.option(
     metavar="KEY=VALUE",
     help="Replace a value, as stages.qa.learning_rate=1e-4.",
 )
+_VARIANT = click.option("--variant", metavar="NAME", help="Only this variant of the recipe's matrix.")
 _OUT = click.option("--out", type=click.Path(path_type=Path), help="Write the run there instead of results/NAME.")
 
 
@@ -61,42 +62,78 @@ def cli() -> None:
 @cli.command()
 @_FILE
 @_SET
-def check(file: Path, sets: tuple[str, ...]) -> None:
+@_VARIANT
+def check(file: Path, sets: tuple[str, ...], variant: str | None) -> None:
     """Validate a recipe: every fault, with its place in the file. Trains nothing, imports no torch."""
-    from runner.check import load_checked
+    from runner.check import load_variants
 
-    loaded = load_checked(file, sets)
-    stages = ", ".join(f"{name} ({stage.kind})" for name, stage in loaded.spec.stages.items())
-    click.echo(f"{file}: fine. stages: {stages}; suites: {', '.join(loaded.spec.probes) or 'none'}")
+    found = load_variants(file, sets, variant=variant)
+    for loaded in found:
+        stages = ", ".join(f"{name} ({stage.kind})" for name, stage in loaded.spec.stages.items())
+        name = f"{file} {loaded.variant}" if loaded.variant else str(file)
+        click.echo(f"{name}: fine. stages: {stages}; suites: {', '.join(loaded.spec.probes) or 'none'}")
 
 
 @cli.command()
 @_FILE
 @_SET
+@_VARIANT
 @_OUT
-def plan(file: Path, sets: tuple[str, ...], out: Path | None) -> None:
+def plan(file: Path, sets: tuple[str, ...], variant: str | None, out: Path | None) -> None:
     """Show what a run would do: rows, tokens, steps, batches, checkpoints, stages already done."""
-    from runner.check import load_checked
+    from runner import matrix
+    from runner.check import load_variants
     from runner.console import plan_screen
     from runner.preparation import Prepared, make_plan
 
-    loaded = load_checked(file, sets)
-    made = make_plan(Prepared(loaded, (out or _default_out(loaded)).resolve()))
-    _console().print(plan_screen(made))
+    found = load_variants(file, sets, variant=variant)
+    folder = (out or _default_out(found[0])).resolve()
+    if not found[0].variant:
+        _console().print(plan_screen(make_plan(Prepared(found[0], folder))))
+        return
+    _console().print(matrix.plan_screen(matrix.make_plans([Prepared(one, folder / one.variant) for one in found])))
 
 
 @cli.command()
 @_FILE
 @_SET
-@_OUT
-def run(file: Path, sets: tuple[str, ...], out: Path | None) -> int:
-    """Run a recipe. Resumes by itself; skips stages whose inputs did not change."""
+@_VARIANT
+@click.option("--stage", metavar="NAME", help="Only this stage.")
+@click.option("--rows", type=click.IntRange(min=1), default=2, show_default=True, help="Of each stage.")
+@click.option("--seed", type=int, help="Other rows than those of the recipe's seed.")
+def preview(
+    file: Path, sets: tuple[str, ...], variant: str | None, stage: str | None, rows: int, seed: int | None
+) -> None:
+    """Show rows of each stage token by token: what is learned, what is given, what is cut. Imports no torch."""
     from runner.check import load_checked
+    from runner.preparation import Prepared
+    from runner.preview import preview as previewed
+    from runner.preview import screen
+
+    loaded = load_checked(file, sets, variant=variant)
+    console = _console()
+    prepared = Prepared(loaded, _default_out(loaded).resolve())
+    console.print(screen(previewed(prepared, stage, rows, seed), console.width), soft_wrap=True)
+
+
+@cli.command()
+@_FILE
+@_SET
+@_VARIANT
+@_OUT
+@click.option("--locked", is_flag=True, help="Refuse where recipe, data or versions are not those of the run so far.")
+def run(file: Path, sets: tuple[str, ...], variant: str | None, out: Path | None, locked: bool) -> int:
+    """Run a recipe, with a matrix: all of its variants. Resumes by itself; skips stages whose inputs did not change."""
+    from runner import matrix
+    from runner.check import load_variants
     from runner.progress import Screen
     from runner.run import run as run_recipe
 
-    loaded = load_checked(file, sets)
-    return run_recipe(loaded, (out or _default_out(loaded)).resolve(), Screen(_console()))
+    found = load_variants(file, sets, variant=variant)
+    folder = (out or _default_out(found[0])).resolve()
+    if found[0].variant:
+        return matrix.run(found, folder, _console(), only_as_locked=locked)
+    return run_recipe(found[0], folder, Screen(_console()), only_as_locked=locked)
 
 
 @cli.command()
@@ -170,6 +207,23 @@ def compare(before: str, after: str, markdown: bool, every: bool) -> int:
     else:
         _console().print(comparing.screen(found, every=every))
     return EXIT_GATE_FAILED if found.is_red else 0
+
+
+@cli.command()
+@click.argument("ckpt")
+@click.option("--out", type=click.Path(path_type=Path), help="Write there instead of RUN/exports/STAGE-N.")
+def export(ckpt: str, out: Path | None) -> int:
+    """Write CKPT as whole weights that load without this project: an adapter is merged into its base.
+
+    The suites that its run asks at CKPT are then asked of what was written, and what it answers otherwise is shown.
+    Exit code 1: a gate is red there.
+    """
+    from runner.export import export as write
+    from runner.export import screen
+
+    done = write(ckpt, out, Path.cwd())
+    _console().print(screen(done, Path.cwd()))
+    return EXIT_GATE_FAILED if done.is_red else 0
 
 
 @cli.command()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -15,6 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from runner.data.accounts import Account
+from runner.data.epochs import Source
 from runner.errors import UserError
 from runner.forgetting import Forgetting
 from runner.gate import Decision, Flip
@@ -33,7 +35,16 @@ from runner.tables import (
     said,
 )
 
-_SIGN = {"to do": " ", "running": "›", "probing": "?", "done": "✓", "skipped": "✓", "stopped": "✗", "failed": "✗"}
+_SIGN = {
+    "to do": " ",
+    "running": "›",
+    "sampling": "?",
+    "probing": "?",
+    "done": "✓",
+    "skipped": "✓",
+    "stopped": "✗",
+    "failed": "✗",
+}
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -61,6 +72,8 @@ class Ending:
     """Empty where the run ended before there was one."""
     result_baseline: str
     result: Sequence[Decision]
+    ended: Sequence[str]
+    """Sentences about stages that their probes ended early or took back."""
     turned: Sequence[str]
     """Sentences that name the checkpoint where a suite turned."""
     line: Sequence[str]
@@ -105,11 +118,21 @@ def sparkline(values: Sequence[float], width: int) -> str:
 # --- the plan ---
 
 
-def plan_screen(plan: Plan) -> RenderableType:
-    """The whole plan, at 80 columns and more."""
+def plan_screen(plan: Plan, above: Sequence[Plan] = ()) -> RenderableType:
+    """The whole plan, at 80 columns and more.
+
+    Args:
+        above: plans of other variants that were shown before: what they said already is left out.
+    """
+    known = {said_above for other in above for said_above in (other.path, other.model, other.device, *other.warnings)}
+    accounts = [account for account in plan.data if not any(account in other.data for other in above)]
+    plan = replace(plan, warnings=tuple(warning for warning in plan.warnings if warning not in known))
     head = Table.grid(padding=(0, 2))
     for name, value in (("recipe", plan.path), ("writes", plan.out), ("model", plan.model), ("runs on", plan.device)):
-        head.add_row(Text(name, style=DIM), Text(value))
+        if value not in known:
+            head.add_row(Text(name, style=DIM), Text(value))
+    if plan.vocabulary:
+        head.add_row(Text("vocabulary", style=DIM), Text(said(plan.vocabulary, 400)))
     stages = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
     for title in ("stage", "kind", "from"):
         stages.add_column(title, no_wrap=True)
@@ -117,12 +140,34 @@ def plan_screen(plan: Plan) -> RenderableType:
         stages.add_column(title, justify="right")
     stages.add_column("state", overflow="fold")
     for stage in plan.stages:
+        most = "≤" if stage.at_most else ""
         stages.add_row(
-            Text(stage.name, style=MARK), stage.kind, stage.start, f"{stage.arithmetic.rows:,}",
-            _batch(stage), f"{stage.arithmetic.total_steps:,}", _tokens(stage.counts.tokens),
+            Text(stage.name, style=MARK), stage.kind, stage.start, f"{most}{stage.arithmetic.rows:,}",
+            _batch(stage), f"{most}{stage.arithmetic.total_steps:,}", most + _tokens(stage.counts.tokens),
             percent(stage.counts.supervised / max(stage.counts.tokens, 1)), stage.state.partition(":")[0],
         )  # fmt: skip
-    return Group(head, Text(), stages, Text(), *_plan_notes(plan))
+    return Group(head, Text(), stages, Text(), *_plan_data(accounts), *_plan_notes(plan))
+
+
+def _plan_data(accounts: Sequence[Account]) -> list[RenderableType]:
+    """What the stages train on: its rows, what was left out, and how varied its texts are."""
+    if not accounts:
+        return []
+    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
+    table.add_column("data", overflow="fold")
+    for title in ("rows", "left out", "duplicates", "distinct-1, -2", "zlib"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("written as", overflow="fold")
+    for account in accounts:
+        left_out = sum(sum(left.rows.values()) for left in account.left_out)
+        varied = account.diversity
+        table.add_row(
+            Text(account.ref, style=MARK), f"{account.rows:,}", f"{left_out:,}", f"{account.duplicates:,}",
+            f"{varied.distinct_1:.2f}, {varied.distinct_2:.2f}", f"{varied.compression:.1f}×", account.written_as,
+        )  # fmt: skip
+    said_once = dict.fromkeys(line for account in accounts for line in account.lines())
+    lines = [Text(f"  {said(line, 400)}", style=BAD) for line in said_once]
+    return [table, *lines, Text()]
 
 
 def _batch(stage: StagePlan) -> str:
@@ -140,22 +185,45 @@ def _tokens(count: int) -> str:
 
 
 def _plan_notes(plan: Plan) -> list[RenderableType]:
-    notes: list[RenderableType] = []
+    notes: list[RenderableType] = [
+        Text.assemble((f"{name}: ", MARK), f"as in {variant}, where it is trained")
+        for name, variant in plan.trained_in.items()
+    ]
     for stage in plan.stages:
         steps = stage.arithmetic.publish_steps
         at = ", ".join(f"{step:,}" for step in steps) if len(steps) <= 8 else f"{len(steps)} steps to {steps[-1]:,}"
         asked = ", ".join(stage.suites) if stage.suites else "no suite"
         notes.append(Text.assemble((f"{stage.name}: ", MARK), f"checkpoints at {at}; asked: {asked}"))
+        notes += [Text(f"  {words}") for words in stage.ends]
         if ":" in stage.state:
             notes.append(Text(f"  {stage.state}"))
+        notes += [Text(f"  {note}") for note in stage.notes]
         counts = stage.counts
         for count, what in ((counts.truncated, "rows truncated to max_length"), (counts.dropped, "rows dropped"),
-                            (counts.unknown, "tokens are <unk>")):  # fmt: skip
+                            (counts.unknown, "tokens are <unk>"), (counts.left_out, "rows too long, and left out"),
+                            (counts.pieces, "rows too long, and cut into several")):  # fmt: skip
             if count:
                 notes.append(Text(f"  {count:,} {what}", style=BAD))
+        if counts.sources:
+            notes.append(Padding(_mixture(counts.sources), (0, 0, 0, 2), expand=False))
     notes += [Text(f"warning: {warning}", style=BAD) for warning in plan.warnings]
     notes.append(Text.assemble(("result: ", MARK), plan.result))
     return notes
+
+
+def _mixture(sources: Sequence[Source]) -> RenderableType:
+    """What each data set of a stage is of its rows, and of what it learns."""
+    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
+    table.add_column("data", overflow="fold")
+    for title in ("rows an epoch", "of", "share", "seen by loss", "passes"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for source in sources:
+        passes = f"{source.passes:,.1f}" if source.passes < 100 else f"{source.passes:,.0f}"
+        table.add_row(
+            f"replay {source.name}" if source.replayed else source.name, f"{source.per_epoch:,.0f}",
+            f"{source.available:,}", percent(source.rows), percent(source.supervised), passes,
+        )  # fmt: skip
+    return table
 
 
 # --- while it runs ---
@@ -215,6 +283,7 @@ def ending_screen(ending: Ending) -> RenderableType:
     parts.append(Text.assemble(("result ", MARK), f"{ending.result_label}{against}"))
     for decision in ending.result:
         parts += decision_lines(decision)
+    parts += [Text(f"  {sentence}", style=DIM) for sentence in ending.ended]
     parts += [Text(f"  {sentence}", style=BAD) for sentence in ending.turned]
     if ending.forgetting is not None:
         parts += [Text(), Text(" → ".join(ending.line), style=DIM), *forgetting_lines(ending.forgetting)]

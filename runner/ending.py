@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from runner import gate
+from runner import gate, spec
 from runner.console import Ending
 from runner.errors import EXIT_GATE_FAILED
 from runner.gate import ALPHA, Decision, Flip
@@ -17,42 +18,87 @@ from runner.tables import CheckpointRow, percent
 Rows = Sequence[tuple[Checkpoint, Mapping[str, Decision]]]
 
 
-def ending(
-    loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str, float], stopped_at: Checkpoint | None
-) -> Ending:
+@dataclass(frozen=True)
+class Stopped:
+    """A gate ended the whole run."""
+
+    at: Checkpoint
+    """Where it is red; this is then shown as the result."""
+    why: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The checkpoint that a run has come to, and what its gates say."""
+
+    checkpoint: Checkpoint
+    label: str
+    """With the reference that means it: `qa@best = qa@96`."""
+    baseline: str
+    """What it is compared with, or empty."""
+    decisions: Sequence[Decision]
+    stopped: Stopped | None
+    """Where a gate ended the run before its last stage."""
+
+    @property
+    def red(self) -> list[Decision]:
+        """The decisions that are red."""
+        return [decision for decision in self.decisions if decision.green is False]
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a gate of the result is red or the run was stopped by one, else 0."""
+        return EXIT_GATE_FAILED if self.red or self.stopped else 0
+
+
+def result_of(recipe: spec.Recipe, standings: Standings) -> Result:
+    """What a run that is at its end has come to."""
+    stopped = _stopped(recipe, standings)
+    wanted = recipe.result.checkpoint if recipe.result else f"{next(reversed(recipe.stages))}@last"
+    checkpoint = stopped.at if stopped else standings.resolve(wanted)
+    given = recipe.result.baseline if recipe.result and not stopped else None
+    baseline = standings.resolve(given) if given else None
+    decisions = standings.decisions(checkpoint, baseline)
+    label = checkpoint.label if stopped or wanted == checkpoint.label else f"{wanted} = {checkpoint.label}"
+    compared = [found.comparison.baseline for found in decisions if found.comparison]
+    return Result(checkpoint, label, baseline.label if baseline else next(iter(compared), ""), decisions, stopped)
+
+
+def _stopped(recipe: spec.Recipe, standings: Standings) -> Stopped | None:
+    for stage in recipe.stages:
+        end = standings.end(stage)
+        if end is not None and end.keeps is None:
+            return Stopped(standings.checkpoints(stage)[end.place], end.why)
+    return None
+
+
+def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str, float]) -> Ending:
     """Judge the result, and gather what a reader wants to see at the end.
 
     Args:
         seconds: where the time of this invocation went.
-        stopped_at: the checkpoint where a gate ended the run, which is then what is shown as its result.
     """
     recipe = loaded.spec
     rows = _rows(standings)
     losses = standings.losses()
-    last_stage = next(reversed(recipe.stages))
-    wanted = recipe.result.checkpoint if recipe.result else f"{last_stage}@last"
-    checkpoint = stopped_at or standings.resolve(wanted)
-    given = recipe.result.baseline if recipe.result and not stopped_at else None
-    baseline = standings.resolve(given) if given else None
-    decisions = standings.decisions(checkpoint, baseline)
-    label = checkpoint.label if stopped_at or wanted == checkpoint.label else f"{wanted} = {checkpoint.label}"
-    compared = [found.comparison.baseline for found in decisions if found.comparison]
-    red = [decision for decision in decisions if decision.green is False]
+    result = result_of(recipe, standings)
+    checkpoint = result.checkpoint
     return Ending(
         rows=[CheckpointRow(found.label, losses.get(found.label), by_suite) for found, by_suite in rows],
         suites=tuple(dict.fromkeys(suite for _, by_suite in rows for suite in by_suite)),
-        result_label=label,
-        result_baseline=baseline.label if baseline else next(iter(compared), ""),
-        result=decisions,
+        result_label=result.label,
+        result_baseline=result.baseline,
+        result=result.decisions,
+        ended=_ended(standings, recipe.stages),
         turned=_turned(standings, rows),
         line=[end.label for end in standings.line(checkpoint)],
         forgetting=standings.forgetting(checkpoint),
         also_red=_also_red(rows, checkpoint),
-        regressions=_regressions(checkpoint, red),
+        regressions=_regressions(checkpoint, result.red),
         seconds=seconds,
         commands=_commands(checkpoint, run, loaded),
-        stopped=f"stopped at {stopped_at.label}: a gate with on_fail: stop is red" if stopped_at else "",
-        exit_code=EXIT_GATE_FAILED if red or stopped_at else 0,
+        stopped=f"stopped at {result.stopped.at.label}: {result.stopped.why}" if result.stopped else "",
+        exit_code=result.exit_code,
     )
 
 
@@ -61,6 +107,17 @@ def _rows(standings: Standings) -> Rows:
     for checkpoint in standings.all_checkpoints():
         rows.append((checkpoint, {decision.suite: decision for decision in standings.decisions(checkpoint)}))
     return rows
+
+
+def _ended(standings: Standings, stages: Iterable[str]) -> list[str]:
+    """Which stages ended before their last step or went back, and why."""
+    told = []
+    for stage in stages:
+        end, job = standings.end(stage), standings.job(stage)
+        if end is not None and end.keeps is not None and job is not None:
+            at = standings.checkpoints(stage)[end.place]
+            told.append(f"{stage} ended at step {at.step} of {job.total_steps}: {end.why}")
+    return told
 
 
 def _turned(standings: Standings, rows: Rows) -> list[str]:

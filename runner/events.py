@@ -27,6 +27,10 @@ class Started:
     dtype: str
     attention: str
     parameters: int
+    trained: int | None = None
+    """How many of the parameters are trained, where that is not all of them."""
+    notes: tuple[str, ...] = ()
+    """What is worth a word about them."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from runner import spec
 from runner.atomic import publish_text
 from runner.errors import FolderTaken, UserError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class RunRecord:
     """Digest of every data set."""
     looks: int
     """At how many checkpoints of the run suites are tested for losses beyond chance; see `plan.looks`."""
+    variant: str = ""
+    """Which variant of the recipe's `matrix:` this is; empty where it has none."""
+    recipe_sha256: str = ""
+    """Digest of the resolved recipe; empty in files of formats 1 and 2."""
 
 
 def write_run(run: Path, record: RunRecord) -> None:
@@ -71,8 +75,14 @@ def read_run(run: Path) -> RunRecord:
 
 def tokenizer_place(model: spec.Model, root: Path, run: Path) -> str:
     """Where the first stage's tokenizer is: made by the run, or the folder or hub id that the recipe names."""
-    if isinstance(model.tokenizer, spec.Tokenizer):
+    if isinstance(model.tokenizer, spec.Tokenizer) or model.extend_vocabulary is not None:
         return str(run / "data" / "tokenizer")
+    return given_tokenizer(model, root)
+
+
+def given_tokenizer(model: spec.Model, root: Path) -> str:
+    """The folder or hub id of the tokenizer that the recipe names; it trains none."""
+    assert not isinstance(model.tokenizer, spec.Tokenizer)
     return folder_or_hub_id(model.tokenizer or model.path or "", root)
 
 
@@ -81,8 +91,8 @@ def folder_or_hub_id(name: str, root: Path) -> str:
     return str(root / name) if (root / name).is_dir() else name
 
 
-def check_owner(run: Path, recipe: str, recipe_path: str) -> None:
-    """Refuse a folder that belongs to another recipe, or that holds something else.
+def check_owner(run: Path, recipe: str, recipe_path: str, variant: str = "") -> None:
+    """Refuse a folder that belongs to another recipe or another variant of it, or that holds something else.
 
     Raises:
         FolderTaken: it does.
@@ -102,12 +112,16 @@ def check_owner(run: Path, recipe: str, recipe_path: str) -> None:
             )
         return
     record = read_run(run)
-    if (record.recipe, record.recipe_path) != (recipe, recipe_path):
+    if (record.recipe, record.recipe_path, record.variant) != (recipe, recipe_path, variant):
         raise FolderTaken(
-            f"{run} belongs to the recipe {record.recipe!r} of {record.recipe_path}",
-            expected=f"the folder of {recipe!r} of {recipe_path}",
+            f"{run} belongs to {_whose(record.recipe, record.recipe_path, record.variant)}",
+            expected=f"the folder of {_whose(recipe, recipe_path, variant).removeprefix('the recipe ')}",
             hint="rename the recipe, or give another folder with --out; nothing was written",
         )
+
+
+def _whose(recipe: str, path: str, variant: str) -> str:
+    return (f"the variant {variant} of " if variant else "") + f"the recipe {recipe!r} of {path}"
 
 
 @contextmanager

@@ -120,6 +120,14 @@ def _run(kind: str, argv: list[str]) -> int:
         from runner.train import worker
 
         return worker.main(argv)
+    if kind == "export":
+        from runner.train import exporting
+
+        return exporting.main(argv)
+    if kind == "sample":
+        from runner.probing import sampling
+
+        return sampling.main(argv)
     import pytest
 
     return int(pytest.main(argv))

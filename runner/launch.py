@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
+EXPORTER = "runner.train.exporting"
 """Modules that a child of each kind would otherwise import itself."""
 
 _FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "GITHUB_ACTIONS"}

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from runner import spec
-from runner.data.datasets import Datasets
-from runner.data.seen import TrainedOn, gather
+from runner.data.datasets import Datasets, Example
+from runner.data.seen import TrainedOn, gather, question_of
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def find(recipe: spec.Recipe, data: Datasets) -> tuple[Leak, ...]:
     trained: dict[str, TrainedOn] = {}
     found = []
     for name, suite in recipe.probes.items():
-        if suite.cases is None or data.get(suite.cases).shape not in ("prompt", "pairs"):
+        if suite.cases is None or data.get(suite.cases).shape not in ("prompt", "messages", "pairs"):
             continue
         cases = data.get(suite.cases)
-        questions = [cases.variants(position)[0].prompt for position in range(len(cases))]
+        questions = [_asked(cases.variants(position)[0]) for position in range(len(cases))]
         for stage in suite.stages or tuple(recipe.stages):
             leaked: dict[str, list[str]] = {}
             for ref in recipe.trained_on(stage):
@@ -57,3 +57,8 @@ def find(recipe: spec.Recipe, data: Datasets) -> tuple[Leak, ...]:
                 found.append(Leak(name, stage, most, len(leaked[most]), len(questions), leaked[most][0]))
                 break
     return tuple(found)
+
+
+def _asked(example: Example) -> str:
+    """What a row asks; a conversation, before its last answer."""
+    return question_of(example.messages[:-1]) if example.messages else example.prompt

@@ -14,11 +14,14 @@ NUMBERED = re.compile(r"^(?:ckpt|checkpoint|step|epoch|iter)[-_](\d+)$")
 """Names of numbered checkpoints: of this project, transformers' Trainer and what stands on it (`checkpoint-N`),
 torchtune (`epoch_N`), and scripts of one's own."""
 ADAPTER = "adapter_config.json"
+MANIFEST = "manifest.json"
+"""What a run says about a checkpoint that it published."""
 TRAINER_STATE = "trainer_state.json"
-_TOKENIZERS = (
+TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",
     "sentencepiece.bpe.model", "tekken.json",
 )  # fmt: skip
+"""Files of which a tokenizer has at least one."""
 _NOT_LOADED = re.compile(
     r"^\.|\.(?:pt|pth|distcp|md|gguf)$|^(?:optimizer|scheduler|scaler|training_args)\.bin$|_results\.json$|^events\.out\.|\.(?:log|jsonl)$"
 )
@@ -33,6 +36,33 @@ def natural(name: str) -> list[tuple[int, str]]:
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder has a model's or an adapter's configuration."""
     return (folder / "config.json").is_file() or (folder / ADAPTER).is_file()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter."""
+    return (folder / ADAPTER).is_file()
+
+
+def adapter_settings(folder: Path) -> Mapping[str, Any]:
+    """What adapter_config.json says; empty where it is missing or damaged."""
+    found = _json(folder / ADAPTER)
+    return found if isinstance(found, dict) else {}
+
+
+def base_of(folder: Path) -> Path | str:
+    """The base of the adapter in `folder`: a folder that is there, else the name that adapter_config.json gives, of a
+    folder that is not there or on a hub; empty where it gives none.
+
+    The manifest of a run's checkpoint says where the base lies from the checkpoint, and is asked first: a run that was
+    moved as a whole, or copied beside the old one, has its own. adapter_config.json holds an absolute path, because
+    PEFT reads it from the working folder.
+    """
+    manifest, named = _json(folder / MANIFEST), adapter_settings(folder).get("base_model_name_or_path")
+    from_here = manifest.get("base") if isinstance(manifest, dict) else None
+    places = [folder / name for name in (from_here, named) if isinstance(name, str) and name]
+    places += [Path(named)] if isinstance(named, str) and named else []
+    found = next((place for place in places if place.is_dir()), None)
+    return found.resolve() if found else named if isinstance(named, str) else ""
 
 
 def numbered(folder: Path) -> list[Path]:
@@ -76,7 +106,7 @@ def problem(folder: Path) -> str:
         return "no weights: there is no *.safetensors" + _unread(folder)
     if fault := next((fault for file in found if (fault := _damage(file))), ""):
         return fault
-    if ADAPTER not in names and not names & set(_TOKENIZERS):
+    if ADAPTER not in names and not names & set(TOKENIZERS):
         return (
             "no tokenizer: there is no tokenizer.json\n    hint: Trainer saves one only where it was given "
             "processing_class=tokenizer; for this checkpoint, save the tokenizer it was trained with there: "

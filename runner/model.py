@@ -1,8 +1,10 @@
-"""The model: made from a config or loaded, with the attention and the precision that can run here."""
+"""The model: made from a config or loaded, with the attention and the precision that can run here; adapters merged."""
 
 from __future__ import annotations
 
 import importlib.util
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +15,24 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
 )
 
-from runner.errors import BadCheckpoint, BadRecipe, first_line
+from runner import loadable
+from runner.data.vocabulary import Term
+from runner.errors import BadCheckpoint, BadRecipe, Where, first_line
 
-_IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
+IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
 """What making a model of settings that do not fit together raises."""
+GENERATION = "generation_config.json"
+"""How replies end; beside an adapter too, which may have learned another end than its base."""
+_DROPOUT = re.compile(r"(?:^|_)(?:dropout(?:_prob|_rate)?|pdrop)$")
+_OF_A_HEAD = re.compile(r"classifier|summary|layerdrop")
+"""Dropouts of heads that a language model does not have."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +105,21 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, attention: str) -> PreTrainedModel:
+def build(
+    config: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    attention: str,
+    dropout: float | None = None,
+) -> PreTrainedModel:
     """A new model with weights drawn from `seed`, which is set here, before the first weight is drawn.
+
+    Args:
+        config: transformers' settings, with `model_type`.
+        tokenizer: says `vocab_size` and the special tokens' ids.
+        seed: of the weights.
+        attention: the implementation.
+        dropout: see `set_dropout`.
 
     Raises:
         BadRecipe: there is no such model type, or its configuration cannot have these settings.
@@ -121,26 +145,119 @@ def build(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int,
     set_seed(seed)
     try:
         made = AutoConfig.for_model(kind, **{**own, **special})
+        set_dropout(made, dropout)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             made, attn_implementation=attention, dtype=torch.float32
         )
-    except _IMPOSSIBLE as error:
+    except IMPOSSIBLE as error:
         # a strict configuration says which field in its first line and why in the next
         said = " ".join(line.strip() for line in str(error).splitlines() if line.strip()) or type(error).__name__
         raise BadRecipe(f"model.config: no {kind} can be made of these settings: {said[:300]}") from error
     return model
 
 
-def load(path: str | Path, attention: str, dtype: str) -> PreTrainedModel:
-    """The weights at a folder or hub id.
+def load(path: str | Path, attention: str, dtype: str, dropout: float | None = None, **how: Any) -> PreTrainedModel:
+    """The weights at a folder or hub id; an adapter is merged into its base.
+
+    Args:
+        path: where they are.
+        attention: the implementation.
+        dtype: to hold them in.
+        dropout: see `set_dropout`.
+        how: more arguments of `from_pretrained`.
 
     Raises:
         BadCheckpoint: they cannot be loaded.
+        BadRecipe: see `set_dropout`.
     """
+    if loadable.is_adapter(Path(path)):
+        return _merged(Path(path), load(base_of(Path(path)), attention, dtype, dropout, **how))
     try:
+        config = AutoConfig.from_pretrained(path)
+        set_dropout(config, dropout)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, attn_implementation=attention, dtype=getattr(torch, dtype)
+            path, config=config, attn_implementation=attention, dtype=getattr(torch, dtype), **how
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise BadCheckpoint(f"no model could be loaded from {path}: {first_line(error)}") from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise BadCheckpoint(f"{path} is an adapter on a hub", hint="download it, and give its folder")
     return model
+
+
+def extend(model: PreTrainedModel, terms: Sequence[Term]) -> None:
+    """Give every new token the mean of the embeddings of the tokens that its text was written with before; and, where
+    the output layer has weights of its own, the mean of their rows there.
+
+    The embeddings of many checkpoints have more rows than their tokenizer has tokens; they grow only beyond those.
+    """
+    first: Any = model.get_input_embeddings()
+    rows = first.weight.shape[0]  # (V, D)
+    if (needed := max(term.id for term in terms) + 1) > rows:
+        model.resize_token_embeddings(needed, mean_resizing=False)
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    kept = (first.weight, getattr(last, "weight", None), getattr(last, "bias", None))
+    tensors: dict[int, torch.Tensor] = {id(found): found for found in kept if found is not None}  # tied ones once
+    with torch.no_grad():
+        for tensor in tensors.values():
+            before = tensor.clone()  # (V, D), or (V,)
+            for term in terms:
+                tensor[term.id] = before[list(term.pieces)].mean(dim=0)
+
+
+def base_of(adapter: Path) -> Path | str:
+    """The base of the adapter in a folder: a folder, or an id on the hub.
+
+    Raises:
+        BadCheckpoint: it names none.
+    """
+    if base := loadable.base_of(adapter):
+        return base
+    raise BadCheckpoint(
+        "the adapter does not say what its base is",
+        where=Where(str(adapter / loadable.ADAPTER)),
+        expected="base_model_name_or_path: the folder of the model it was trained on",
+    )
+
+
+def _merged(adapter: Path, base: PreTrainedModel) -> PreTrainedModel:
+    from peft import PeftModel
+
+    try:
+        merged: PreTrainedModel = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+        merged.requires_grad_(True)  # PEFT froze the base, and it stays frozen when the adapter is gone
+        if (adapter / GENERATION).is_file():
+            merged.generation_config = GenerationConfig.from_pretrained(adapter)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise BadCheckpoint(f"the adapter {adapter} could not be merged into its base: {first_line(error)}") from error
+    return merged
+
+
+def dropouts(config: PreTrainedConfig) -> Mapping[str, float]:
+    """Every dropout that a configuration of a language model knows, with its value."""
+    own = config.get_text_config(decoder=True).to_dict()
+    return {
+        name: value
+        for name, value in own.items()
+        if _DROPOUT.search(name) and not _OF_A_HEAD.search(name) and isinstance(value, (int, float))
+    }
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float | None) -> None:
+    """Give every dropout of a configuration this value; None leaves them.
+
+    Raises:
+        BadRecipe: the configuration knows none that could be raised above 0.
+    """
+    if dropout is None:
+        return
+    known = dropouts(config)
+    if not known and dropout:
+        raise BadRecipe(
+            f"dropout: a {config.model_type} has none",
+            expected="a model whose configuration has a setting such as attention_dropout",
+            hint="remove it; lora.dropout is another one, of the adapter's input",
+        )
+    own = config.get_text_config(decoder=True)
+    for name in known:
+        setattr(own, name, float(dropout))

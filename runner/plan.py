@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from runner import spec
 from runner.checkpoints import Parent
+from runner.data.accounts import Account
 from runner.data.epochs import Counts
 from runner.gate import ALPHA, is_significant
 from runner.spec import parse_ref
@@ -42,6 +44,12 @@ class StagePlan:
     """Suites that are asked at its checkpoints."""
     state: str
     """`to do`, `done`, `resumes at step 96`, or `changed: learning_rate`."""
+    ends: tuple[str, ...] = ()
+    """What may end it before its last step, in words."""
+    notes: tuple[str, ...] = ()
+    """What else there is to know, a line each: what becomes of adapters, what is not trained."""
+    at_most: bool = False
+    """Whether rows, steps and tokens are the most there can be: a checkpoint has yet to be asked for negatives."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,12 @@ class Plan:
     stages: tuple[StagePlan, ...]
     result: str
     warnings: tuple[str, ...]
+    trained_in: Mapping[str, str] = field(default_factory=dict)
+    """Stages that another variant of the recipe trains, with its name; they are not among `stages`."""
+    vocabulary: str = ""
+    """What `extend_vocabulary` does."""
+    data: tuple[Account, ...] = ()
+    """What the stages train on, once each."""
 
 
 def arithmetic(stage: spec.Stage, rows: int) -> Arithmetic:
@@ -83,6 +97,52 @@ def _publish_steps(stage: spec.Stage, steps_per_epoch: int, total: int) -> tuple
     elif stage.save_strategy == "steps" and not isinstance(stage.save_steps, int):
         wanted = [step for step in sorted(set(stage.save_steps)) if step < total]
     return (*wanted, total)
+
+
+def ends(recipe: spec.Recipe, stage: str) -> tuple[str, ...]:
+    """What may end a stage before its last step, in words."""
+    found = []
+    if (rule := recipe.stages[stage].stop_when) is not None:
+        times = "once" if rule.worse_for == 1 else f"{rule.worse_for} checkpoints in a row"
+        found.append(f"ends where {rule.suite} is below its best {times}")
+    for word, what in (("rollback", "ends where {} is red, and goes back to the checkpoint before"),
+                       ("stop", "ends the run where {} is red")):  # fmt: skip
+        gates = {name: gate for name in recipe.asked_at(stage) if (gate := recipe.probes[name].gate)}
+        names = [name for name, gate in gates.items() if gate.on_fail == word]
+        if names:
+            found.append(what.format(" or ".join(names)))
+    return tuple(found)
+
+
+def idle_ends(recipe: spec.Recipe, publish_steps: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Warnings about what cannot end a stage before its last step, because it publishes too few checkpoints.
+
+    Args:
+        publish_steps: of each stage.
+    """
+    for name, stage in recipe.stages.items():
+        count = len(publish_steps[name])
+        rule = stage.stop_when
+        if rule is not None and count < rule.worse_for + 2:
+            yield (
+                f"stages.{name}.stop_when cannot end it early: {_checkpoints(count)}, and the earliest end is after "
+                f"the {_ordinal(rule.worse_for + 1)}; give save_steps or save_strategy: epoch"
+            )
+        gates = {suite: gate for suite in recipe.asked_at(name) if (gate := recipe.probes[suite].gate)}
+        for suite, gate in gates.items():
+            if gate.on_fail == "rollback" and count == 1:
+                yield (
+                    f"probes.{suite}: on_fail: rollback has nothing to go back to at {name}, which publishes one "
+                    "checkpoint: it would stop the run"
+                )
+
+
+def _checkpoints(count: int) -> str:
+    return f"it publishes {count} checkpoint" + ("s" if count != 1 else "")
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number if number < 20 else number % 10, 'th') }"
 
 
 def significant(recipe: spec.Recipe, stage: str, own: Collection[str] = ()) -> tuple[str, ...]:
@@ -137,10 +197,13 @@ def stage_inputs(
         weights: digest of the weights that it starts from; empty where it starts from nothing.
     """
     stage = recipe.stages[name]
-    # how often a loss is recorded changes no weight
-    settings = stage.model_dump(mode="json", by_alias=True, exclude={"logging_steps", "from_", "data"})
+    # how often a loss is recorded changes no weight, and where probes end a stage none of those before it
+    left_out = {"logging_steps", "stop_when", "from_", "data"}
+    settings = stage.model_dump(mode="json", by_alias=True, exclude=left_out)
     inputs = {field: json.dumps(value, ensure_ascii=False) for field, value in settings.items()}
-    inputs |= {f"data {ref}": data[ref] for ref in stage.data}
+    inputs |= {f"data {ref}": data[ref] for ref in recipe.reads(name)}
+    if "chat template" in data:
+        inputs["chat template"] = data["chat template"]
     inputs["seed"] = str(recipe.seed)
     if start is None:
         inputs["model"] = recipe.model.model_dump_json(exclude={"tokenizer"})
@@ -149,7 +212,10 @@ def stage_inputs(
     else:
         inputs["from"] = f"{start.label} {start.weights_sha256} {start_key}"
         inputs["attention"] = f"{recipe.model.attn_implementation} {recipe.model.dtype}"
-    libraries = ("torch", "transformers", "trl") if isinstance(stage, spec.Dpo) else ("torch", "transformers")
+    libraries = ["torch", "transformers", *(["trl"] if isinstance(stage, spec.Dpo) else [])]
+    adapters = [lora for above in recipe.lineage(name) if (lora := recipe.stages[above].lora)]
+    libraries += ["peft"] if adapters else []
+    libraries += ["bitsandbytes"] if any(lora.quantize for lora in adapters) else []
     inputs |= {f"version of {library}": library_version(library) for library in libraries}
     return inputs
 
@@ -160,15 +226,45 @@ def key(inputs: Mapping[str, str]) -> str:
 
 
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What differs between two stages' inputs, in words: `learning_rate 0.0003 -> 0.001, data questions.train`."""
-    words = []
+    """What differs between two stages' inputs, in words: `learning_rate 0.0003 -> 0.001, lora.r 8 -> 16, data
+    questions.train (rows, or how they are written), version of torch 2.12.0 -> 2.13.0`."""
+    words: list[str] = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        short = old is not None and new is not None and len(old) < 20 and len(new) < 20
-        words.append(f"{name} {old} -> {new}" if short else name)
+        if old != new:
+            words += _moved(name, old, new)
     return ", ".join(words)
+
+
+def _moved(name: str, old: str | None, new: str | None) -> list[str]:
+    if old is None or new is None:
+        return [name]
+    if len(old) < 20 and len(new) < 20:
+        return [f"{name} {old} -> {new}"]
+    if name.startswith("data "):
+        return [f"{name} (rows, or how they are written)"]
+    if name == "from" and len(was := old.split(" ")) == len(found := new.split(" ")) == 3:
+        if was[0] != found[0]:
+            return [f"from {was[0]} -> {found[0]}"]
+        return [f"from {was[0]} ({'other weights' if was[1] != found[1] else 'its stage changed'})"]
+    one, other = _block(old), _block(new)
+    if one is None or other is None:
+        return [name]
+    words = []
+    for key in dict.fromkeys([*one, *other]):
+        if one.get(key) != other.get(key):
+            sides = (json.dumps(side[key], ensure_ascii=False) if key in side else None for side in (one, other))
+            words += _moved(f"{name}.{key}", *sides)
+    return words or [name]  # only the order of its keys, which may be that of a mixture
+
+
+def _block(text: str) -> dict[str, Any] | None:
+    """A setting that is a map."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def library_version(library: str) -> str:

@@ -70,7 +70,8 @@ class Screen:
         self._console.print()
         self._title = plan.recipe
         self._suites = tuple(dict.fromkeys(suite for stage in plan.stages for suite in stage.suites))
-        self._stages = {stage.name: StageProgress(stage.name, stage.arithmetic.total_steps) for stage in plan.stages}
+        self._stages = {name: StageProgress(name, 1) for name in plan.trained_in}
+        self._stages |= {stage.name: StageProgress(stage.name, stage.arithmetic.total_steps) for stage in plan.stages}
         if self._live is not None:
             self._live.start()
 
@@ -85,7 +86,7 @@ class Screen:
         """A stage entered a state."""
         progress = self._stages[name]
         progress.state, progress.note = state, why
-        if state in ("done", "skipped"):
+        if state in ("done", "skipped", "shared"):
             progress.step = progress.total_steps
         self._line(f"stage {name}: {state}" + (f" ({why})" if why else ""), also_live=bool(why))
 
@@ -93,11 +94,14 @@ class Screen:
         """A trainer takes its first step."""
         progress = self._stages[event.stage]
         progress.state, progress.step, progress.total_steps = "running", event.step, event.total_steps
+        trained = "" if event.trained is None else f", {event.trained:,} of them trained"
         self._line(
-            f"stage {event.stage}: {event.parameters:,} parameters, {event.dtype} on {event.device}, "
+            f"stage {event.stage}: {event.parameters:,} parameters{trained}, {event.dtype} on {event.device}, "
             f"attention {event.attention}",
             also_live=True,
         )
+        for note in event.notes:
+            self._line(f"stage {event.stage}: {note}", also_live=True)
 
     def logged(self, event: Logged) -> None:
         """A loss was recorded."""

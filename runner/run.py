@@ -10,13 +10,15 @@ import os
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
-from runner import checkpoints, jobs, launch, plan, recipe, spec
+from runner import checkpoints, jobs, launch, locked, plan, recipe, sampler, sharing, spec
 from runner.atomic import publish_text
-from runner.children import Child, Host
+from runner.children import Child
+from runner.data import samples
 from runner.ending import ending
 from runner.errors import (
     EXIT_INTERRUPTED,
@@ -27,12 +29,15 @@ from runner.errors import (
 )
 from runner.events import Event, Finished, Follower, GateJudged, Journal, Logged, Probed, Published, StageState, Started
 from runner.folder import Superseded, check_owner, write_run, writing
+from runner.hosting import Hosting
 from runner.jobs import Job
 from runner.preparation import (
     Prepared,
+    elsewhere,
     inputs_of,
     make_plan,
     new_job,
+    requests_of,
     run_record,
     start_of,
     states,
@@ -42,50 +47,85 @@ from runner.preparation import (
 from runner.prober import Prober
 from runner.progress import Screen
 from runner.recipe import Loaded
+from runner.stage_ends import End
 from runner.standings import Checkpoint, Standings
 from runner.tables import CheckpointRow
 
 _LOOK_EVERY_S = 0.05
 
 
-def run(loaded: Loaded, out: Path, screen: Screen) -> int:
+def run(loaded: Loaded, out: Path, screen: Screen, *, only_as_locked: bool = False) -> int:
     """Run a recipe into `out`; the exit code is that of its result's gates.
+
+    Args:
+        only_as_locked: refuse where data, versions or the recipe differ from those of the run in `out`.
 
     Raises:
         UserError: what was asked for cannot be done; raised before anything trains.
         TrainingFailed: a child died; what was won is kept.
         Interrupted: state is saved, the same call resumes.
     """
-    began = time.monotonic()
-    check_owner(out, loaded.spec.recipe, os.path.relpath(loaded.path, loaded.root))
     prepared = Prepared(loaded, out)
+    check_free(prepared)
+    if only_as_locked:
+        check_locked(prepared)
+    with hosting_of([loaded], out / "events" / "host.log") as hosting:
+        return run_prepared(prepared, screen, hosting)
+
+
+def run_prepared(prepared: Prepared, screen: Screen, hosting: Hosting) -> int:
+    """The same, with a host that may serve several recipes, into a folder that is free."""
+    began = time.monotonic()
     with ExitStack() as stack:
-        stack.enter_context(writing(out))
-        return _Session(prepared, out, stack.enter_context(screen), stack, began).run()
+        stack.enter_context(writing(prepared.run))
+        return _Session(prepared, prepared.run, stack.enter_context(screen), stack, hosting, began).run()
+
+
+def check_free(prepared: Prepared) -> None:
+    """Whether the folder is this recipe's, or nobody's.
+
+    Raises:
+        FolderTaken: it is another one's.
+    """
+    loaded = prepared.loaded
+    check_owner(prepared.run, loaded.spec.recipe, os.path.relpath(loaded.path, loaded.root), loaded.variant)
+
+
+def check_locked(prepared: Prepared) -> None:
+    """Whether the recipe, the data and what is installed are those of the run that `run.json` records.
+
+    Raises:
+        UserError: they are not, and which.
+    """
+    locked.check(prepared.run, run_record(prepared, looks=0), prepared.loaded.values)
+
+
+def hosting_of(recipes: Sequence[Loaded], log: Path) -> Hosting:
+    """The host for the stages of these recipes, which is not started yet."""
+    preferences = any(isinstance(stage, spec.Dpo) for one in recipes for stage in one.spec.stages.values())
+    return Hosting(recipes[0].root, log, preferences=preferences, gpus=visible_gpus())
 
 
 class _Stopped(Exception):
-    """A gate with `on_fail: stop` is red at a checkpoint."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        super().__init__(checkpoint.label)
+    """A gate ends the run here; which one is read from the folder again."""
 
 
 class _Session:
     """One invocation of `recipe run`, which holds the folder's lock."""
 
-    def __init__(self, prepared: Prepared, out: Path, screen: Screen, stack: ExitStack, began: float) -> None:
+    def __init__(
+        self, prepared: Prepared, out: Path, screen: Screen, stack: ExitStack, hosting: Hosting, began: float
+    ) -> None:
         self._prepared, self._recipe = prepared, prepared.loaded.spec
-        self._out, self._screen, self._stack, self._began = out, screen, stack, began
+        self._out, self._screen, self._hosting, self._began = out, screen, hosting, began
         self._superseded = Superseded(out)
         self._journal = Journal(out / "events" / "run.jsonl")
         stack.callback(self._journal.close)
         self._standings = Standings(self._recipe, out)
-        self._host: Host | None = None
         self._signals = 0
         self._training_s = self._generating_s = 0.0
         self._losses = self._standings.losses()
+        self._shared: set[str] = set()
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, self._note_signal))
 
@@ -99,11 +139,12 @@ class _Session:
 
     def run(self) -> int:
         """Every stage, then the result."""
-        to_do = [name for name, state in states(self._prepared).items() if state != "done"]
-        if to_do:
-            self._start_host(launch.TRAINER)  # it imports torch while the plan is made
+        state = states(self._prepared)
+        if any(words != "done" for words in state.values()):
+            self._hosting.start(launch.TRAINER)  # it imports torch while the plan is made
+            self._prepared.keeps_tokens = True
             looks = self._prepared.looks
-            made = make_plan(self._prepared)
+            made = make_plan(self._prepared, elsewhere(state))
             write_data(self._prepared, self._superseded)
             self._screen.planned(made)
         else:
@@ -116,57 +157,65 @@ class _Session:
         write_run(self._out, run_record(self._prepared, looks))
         self._standings = Standings(self._recipe, self._out, looks)
         self._prober = Prober(self._recipe, self._prepared.loaded.root, self._out, self._standings, self._superseded)
-        stopped_at: Checkpoint | None = None
-        try:
+        with suppress(_Stopped):
             for name in self._recipe.stages:
                 self._stage(name)
-        except _Stopped as stop:
-            stopped_at = stop.checkpoint
         wall = time.monotonic() - self._began
         seconds = {
             "training": self._training_s,
             "generating": self._generating_s,
             "all else": wall - self._training_s - self._generating_s,
         }
-        last = ending(self._prepared.loaded, self._standings, self._out, seconds, stopped_at)
+        last = ending(self._prepared.loaded, self._standings, self._out, seconds)
         self._screen.ended(last)
         return last.exit_code
-
-    def _start_host(self, first: str) -> Host:
-        if self._host is None:
-            then = [launch.PROBER] if first != launch.PROBER else []
-            if then and any(isinstance(stage, spec.Dpo) for stage in self._recipe.stages.values()):
-                then.append(launch.PREFERENCE_TRAINER)
-            root = self._prepared.loaded.root
-            log = self._out / "events" / "host.log"
-            environment = dict(launch.environment())
-            if len(visible_gpus()) > 1:  # a trainer takes all it sees, and one process is all this version starts
-                environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-            self._host = self._stack.enter_context(Host(launch.host_argv(first, then), environment, log, root))
-        return self._host
 
     # --- a stage ---
 
     def _stage(self, name: str) -> None:
+        job = self._job(name)
+        checkpoints.remove_unfinished(self._out / name)
+        for checkpoint in self._standings.checkpoints(name):
+            self._probe(checkpoint)
+        end = self._standings.end(name)
+        if job.state == "done" and (end.keeps is not None if end else self._all_published(job)):
+            if name not in self._shared:
+                self._tell_stage(name, "skipped", "nothing changed")
+            return
+        if end is None and not self._all_published(job):
+            self._train(job)
+            end = self._standings.end(name)
+        self._finish(job, end)
+
+    def _job(self, name: str) -> Job:
+        """What the stage is to do: as its job file says; where its inputs changed or it never began, decided anew, or
+        taken over from another variant that has trained the same."""
         start, start_key = start_of(self._prepared, self._standings, name)
         inputs = inputs_of(self._prepared, name, start, start_key)
+        key = plan.key(inputs)
         job = jobs.read(self._out / name)
-        if job is not None and job.key != plan.key(inputs):
+        if job is not None and job.key == key:
+            return job
+        if job is not None:
             self._set_aside(name, plan.changed(job.inputs, inputs))
-            job = None
-        if job is None:
-            job = new_job(self._prepared, name, start, inputs)
-            jobs.write(self._out / name, job)
-        checkpoints.remove_unfinished(self._out / name)
-        go_on = True
-        for checkpoint in self._standings.checkpoints(name):
-            go_on = self._probe(checkpoint) and go_on
-        if go_on and job.state == "done":
-            self._tell_stage(name, "skipped", "nothing changed")
-            return
-        if go_on and not self._all_published(job):
-            go_on = self._train(job)
-        self._finish(job, go_on)
+        if (taken := self._taken_over(name, key)) is not None:
+            return taken
+        self._ask_for_negatives(name, inputs)
+        job = new_job(self._prepared, name, start, inputs)
+        jobs.write(self._out / name, job)
+        return job
+
+    def _taken_over(self, name: str, key: str) -> Job | None:
+        if not self._prepared.loaded.variant:
+            return None
+        sharing.remove_unfinished(self._out, name)
+        twin = sharing.find(self._out, name, key)
+        if twin is None or not sharing.take_over(twin, self._out):
+            return None
+        self._losses |= self._standings.losses()
+        self._shared.add(name)
+        self._tell_stage(name, "shared", f"trained in {twin.parent.name}")
+        return jobs.read(self._out / name)
 
     def _all_published(self, job: Job) -> bool:
         published = self._standings.checkpoints(job.stage)
@@ -176,22 +225,24 @@ class _Session:
         """The stage changed: it and every stage below it are moved, never deleted."""
         names = list(self._recipe.stages)
         for below in names[names.index(name) :]:
-            if (self._out / below).exists():
-                self._superseded.take(self._out / below)
+            curves = (self._out / "trackers").glob(f"*/{below}")
+            for folder in (self._out / below, *curves):
+                if folder.exists():
+                    self._superseded.take(folder)
         self._tell_stage(name, "changed", why)
 
-    def _finish(self, job: Job, go_on: bool) -> None:
-        last = self._standings.checkpoints(job.stage)[-1]
-        folder = self._out / job.stage
-        if not go_on:
+    def _finish(self, job: Job, end: End | None) -> None:
+        published = self._standings.checkpoints(job.stage)
+        folder, last, whole = self._out / job.stage, published[-1], self._all_published(job)
+        if end is not None and end.keeps is None:
             # a stage that had taken all its steps stays done: only what comes after it does not run
-            state: jobs.State = "done" if self._all_published(job) else "stopped"
-            jobs.write(folder, job.ended(state, last.step))
-            self._tell_stage(job.stage, "stopped", f"a gate with on_fail: stop is red at {last.label}")
-            raise _Stopped(last)
+            jobs.write(folder, job.ended("done" if whole else "stopped", last.step))
+            self._tell_stage(job.stage, "stopped", end.why)
+            raise _Stopped
         jobs.write(folder, job.ended("done", last.step))
-        shutil.rmtree(folder / "state", ignore_errors=True)  # only resuming needs it, and nothing is left to do
-        self._tell_stage(job.stage, "done")
+        if whole:  # only resuming needs it; one that ended early may go on once its probes are edited
+            shutil.rmtree(folder / "state", ignore_errors=True)
+        self._tell_stage(job.stage, "done", end.why if end else "")
 
     def _tell_stage(self, name: str, state: str, why: str = "") -> None:
         self._journal.write(StageState(name, state, why))
@@ -199,14 +250,15 @@ class _Session:
 
     # --- its trainer ---
 
-    def _train(self, job: Job) -> bool:
-        """Train to the last step; False where a gate ended it."""
+    def _train(self, job: Job) -> None:
+        """Train to the last step, or to the checkpoint whose probes end the stage."""
+        self._ask_for_negatives(job.stage, job.inputs)
         self._tell_stage(job.stage, "running")
-        host = self._start_host(launch.TRAINER)
+        host = self._hosting.start(launch.TRAINER)
         follower = Follower(self._out / "events" / f"train-{job.stage}.jsonl", from_end=True)
         log = self._out / "events" / f"train-{job.stage}.log"
         child = host.start("train", launch.train_argv(self._out, job.stage), log)
-        told, self._go_on = False, True
+        told = False
         while child.exit_code is None:
             host.poll(_LOOK_EVERY_S)
             if self._signals and not told:
@@ -217,7 +269,16 @@ class _Session:
             self._follow(follower)
         self._follow(follower)
         self._check_trainer(child)
-        return self._go_on
+
+    def _ask_for_negatives(self, name: str, inputs: Mapping[str, str]) -> None:
+        """Have checkpoints say what the stage is to learn from, as far as they have not been asked yet."""
+        for request in requests_of(self._prepared, name):
+            file = samples.place(self._out, inputs, request.data, request.number)
+            assert file is not None  # inputs_of names every request
+            if not file.is_file():
+                self._tell_stage(name, "sampling", f"{request.label} is asked for negatives")
+                host = self._hosting.start(launch.PROBER)
+                sampler.ask(host, self._out, request, file, lambda: bool(self._signals))
 
     def _follow(self, follower: Follower) -> None:
         for stamped in follower.new():
@@ -234,9 +295,10 @@ class _Session:
         elif isinstance(event, Published) and not self._signals:
             self._screen.published(event)
             checkpoint = Checkpoint(event.stage, event.step, self._out / event.stage / f"ckpt-{event.step}")
-            self._go_on = self._probe(checkpoint)
+            self._probe(checkpoint)
             if event.waits:
-                jobs.write_decision(self._out / event.stage, event.step, go_on=self._go_on)
+                go_on = self._standings.end(event.stage) is None
+                jobs.write_decision(self._out / event.stage, event.step, go_on=go_on)
 
     def _check_trainer(self, child: Child) -> None:
         if self._signals and child.exit_code in (0, EXIT_INTERRUPTED):
@@ -252,30 +314,24 @@ class _Session:
 
     # --- its probes ---
 
-    def _probe(self, checkpoint: Checkpoint) -> bool:
-        """Ask what is due at a checkpoint and judge its gates; False where a red one says stop."""
+    def _probe(self, checkpoint: Checkpoint) -> None:
+        """Ask what is due at a checkpoint, and judge its gates."""
         due = self._prober.due(checkpoint)
         if due:
             self._ask(checkpoint, due)
         file = self._standings.verdicts(checkpoint)
         if file is None:
-            return True
+            return
         decisions = {decision.suite: decision for decision in self._standings.decisions(checkpoint)}
         loss = self._losses.get(checkpoint.label)
         self._screen.judged(CheckpointRow(checkpoint.label, loss, decisions), again=not due)
-        go_on = True
-        for suite, decision in decisions.items():
-            if decision.green is None:
-                continue
-            if due:
+        for suite, decision in decisions.items() if due else ():
+            if decision.green is not None:
                 self._journal.write(GateJudged(suite, checkpoint.label, decision.green, decision.reasons))
-            rule = self._standings.gate_of(suite, file)
-            go_on = go_on and (decision.green or rule is None or rule.on_fail != "stop")
-        return go_on
 
     def _ask(self, checkpoint: Checkpoint, due: tuple[str, ...]) -> None:
         began = time.monotonic()
-        host = self._start_host(launch.PROBER)
+        host = self._hosting.start(launch.PROBER)
         log = self._out / "events" / f"probe-{checkpoint.stage}-{checkpoint.step}.log"
         child = host.start("probe", self._prober.argv(checkpoint, due), log)
         while child.exit_code is None:

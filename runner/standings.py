@@ -5,7 +5,7 @@ The same code judges inside a run and by hand (`pytest --ckpt` on a checkpoint o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from runner.events import Follower, Logged
 from runner.forgetting import Forgetting, measure
 from runner.gate import Decision, Matter
 from runner.spec import parse_ref
+from runner.stage_ends import End, Look, first_end
 from runner.verdicts import Verdict, VerdictFile
 
 
@@ -42,6 +43,7 @@ class Standings:
         """`looks` is what `run.json` says; see `plan.looks`."""
         self._recipe, self._run, self._looks = recipe, run, looks
         self._read: dict[Path, tuple[tuple[int, int, int], VerdictFile]] = {}
+        self._reds: dict[Path, tuple[tuple[VerdictFile | None, ...], tuple[str, ...]]] = {}
 
     def checkpoints(self, stage: str) -> list[Checkpoint]:
         """The published checkpoints of a stage, first to last."""
@@ -50,6 +52,44 @@ class Standings:
     def all_checkpoints(self) -> list[Checkpoint]:
         """The published checkpoints of every stage, in the order of the recipe."""
         return [checkpoint for stage in self._recipe.stages for checkpoint in self.checkpoints(stage)]
+
+    # --- where a stage ends ---
+
+    def end(self, stage: str) -> End | None:
+        """Where and why a stage ends before its last step, as far as its checkpoints are probed; None where it goes
+        on. The places are those of `checkpoints`."""
+        rule = self._recipe.stages[stage].stop_when
+        return first_end([self._look(checkpoint, rule) for checkpoint in self.checkpoints(stage)], rule)
+
+    def _look(self, checkpoint: Checkpoint, rule: spec.StopWhen | None) -> Look:
+        file = self.verdicts(checkpoint)
+        if file is None:
+            return Look(checkpoint.label)
+        rules = {asked.suite: self.gate_of(asked.suite, file) for asked in file.suites}
+        says = {suite: found.on_fail for suite, found in rules.items() if found is not None}
+        red = self._red(checkpoint, file, rules.values()) if set(says.values()) - {"continue"} else ()
+        stop, rollback = (tuple(name for name in red if says.get(name) == word) for word in ("stop", "rollback"))
+        counted = gate.count(file.of(rule.suite)) if rule else None
+        return Look(checkpoint.label, stop, rollback, None if counted is None or counted.errors else counted.rate)
+
+    def _red(self, checkpoint: Checkpoint, file: VerdictFile, rules: Iterable[spec.Gate | None]) -> tuple[str, ...]:
+        """The suites that are red; judged again only where a file that is compared is another one. A stage is looked at
+        anew at each of its checkpoints."""
+        bases = (self.baseline_of(checkpoint, rule) for rule in rules)
+        compared = (file, *(self.verdicts(base) if base else None for base in bases))
+        if self._reds.get(checkpoint.path, ((), ()))[0] != compared:
+            found = tuple(decision.suite for decision in self.judge(checkpoint, file) if decision.green is False)
+            self._reds[checkpoint.path] = compared, found
+        return self._reds[checkpoint.path][1]
+
+    def kept(self, stage: str) -> list[Checkpoint]:
+        """The checkpoints of a stage that count: up to the one where it ended, or to which it went back."""
+        published, end = self.checkpoints(stage), self.end(stage)
+        if end is None:
+            return published
+        return published[: (end.place if end.keeps is None else end.keeps) + 1]
+
+    # --- what is there ---
 
     def verdicts(self, checkpoint: Checkpoint) -> VerdictFile | None:
         """What was asked of a checkpoint, or None where nothing was."""
@@ -75,19 +115,20 @@ class Standings:
         published = self.checkpoints(ref.stage)
         if not published:
             raise UserError(f"{reference}: stage {ref.stage} has no checkpoint", hint="did it finish?")
-        found = self._find(ref, published)
+        found = self._find(ref, published, self.kept(ref.stage))
         if found is None:
             have = ", ".join(checkpoint.label for checkpoint in published)
             raise UserError(f"{reference}: no such checkpoint was published", expected=f"one of {have}")
         return found
 
-    def _find(self, ref: spec.Ref, published: Sequence[Checkpoint]) -> Checkpoint | None:
+    def _find(self, ref: spec.Ref, published: Sequence[Checkpoint], kept: Sequence[Checkpoint]) -> Checkpoint | None:
+        """Among those published; `@last` and `@best` among those that the stage keeps."""
         if not published:
             return None
         if ref.which == "last":
-            return published[-1]
+            return kept[-1]
         if ref.which == "best":
-            return self._best(published)
+            return self._best(kept)
         for checkpoint in published:
             if ref.which == "step" and checkpoint.step == ref.number:
                 return checkpoint
@@ -127,7 +168,13 @@ class Standings:
         """
         if rule is not None and rule.baseline is not None:
             ref = parse_ref(rule.baseline)
-            found = self._find(ref, self.checkpoints(ref.stage)) if ref else None
+            order = list(self._recipe.stages)
+            if ref is None or ref.stage not in order[: order.index(checkpoint.stage) + 1]:
+                return None
+            published = self.checkpoints(ref.stage)
+            # where its own stage ends is decided by judging its checkpoints: it cannot be asked while one is judged
+            kept = published if ref.stage == checkpoint.stage else self.kept(ref.stage)
+            found = self._find(ref, published, kept)
             return found if found and self._order(found) < self._order(checkpoint) else None
         parent = checkpoints.read_manifest(checkpoint.path).parent
         ref = parse_ref(parent.label) if parent else None

@@ -50,7 +50,7 @@ def test_the_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert written.label == "qa@8"
     assert written.parent == Parent("base@2", "../base/ckpt-2", "ab")
     assert written.files["model.safetensors"] == written.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert json.loads((tmp_path / "ckpt-8" / "manifest.json").read_text(encoding="utf-8"))["format_version"] == 1
+    assert json.loads((tmp_path / "ckpt-8" / "manifest.json").read_text(encoding="utf-8"))["format_version"] == 2
 
 
 def test_weights_are_written_to_disk_once(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_manifest_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"format_version": 2, "ancestors": []}', encoding="utf-8")
-    assert message(tmp_path) == "ckpt-8/manifest.json has format 2, this version reads up to 1"
+    (tmp_path / "manifest.json").write_text('{"format_version": 3, "ancestors": []}', encoding="utf-8")
+    assert message(tmp_path) == "ckpt-8/manifest.json has format 3, this version reads up to 2"
 
 
 def test_one_digest_stands_for_sharded_weights_in_the_order_of_their_names(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ ENDING = Ending(
     result_label="qa@last = qa@96",
     result_baseline="qa@32",
     result=[decision(None, 195, 5, suite="select"), RED, decision(None, 0, suite="rules")],
+    ended=[],
     turned=["held_out turned at qa@64: 99.7 % at qa@32, 47.0 % here"],
     line=["base@8", "qa@96"],
     forgetting=None,

@@ -109,62 +109,6 @@ def test_columns_named_like_fields_need_no_templates(tmp_path: Path) -> None:
     assert [(example.prompt, example.completion) for example in data.get("docs").examples(0)] == [("", "one")]
 
 
-def test_no_rejected_text_is_the_completion_of_any_row(tmp_path: Path) -> None:
-    pairs = {
-        "rows": "questions.train",
-        "rejected": ["{{ char }}: {{ other.radical }}", "{{ other.char }}: {{ radical }}", "{{ other.completion }}!"],
-    }
-    data = split_chars(tmp_path, questions={"rows": "chars", **QUESTION}, pairs=pairs)
-    found = data.get("pairs").pairs()
-    right = {example.completion for example in data.get("questions.train").examples(0)}
-    assert len(found) == 3 * 20
-    assert not right & {pair.rejected for pair in found}
-    assert {pair.chosen for pair in found} == right
-    assert found == split_chars(tmp_path, questions={"rows": "chars", **QUESTION}, pairs=pairs).get("pairs").pairs()
-
-
-def test_rejected_texts_that_are_always_right_are_an_error_naming_the_row(tmp_path: Path) -> None:
-    rows = [{"char": "x", "radical": "a"}, {"char": "y", "radical": "a"}]
-    data = build(tmp_path, rows, pairs={"rows": "chars", **QUESTION, "rejected": ["{{ char }}: {{ other.radical }}"]})
-    with pytest.raises(BadData, match=r"^rows\.jsonl:1: data\.pairs\.rejected\[0\]: no other row"):
-        data.get("pairs").pairs()
-    same = build(tmp_path, rows, pairs={"rows": "chars", **QUESTION, "rejected": ["{{ completion }}"]})
-    with pytest.raises(BadData, match="is the completion of a row"):
-        same.get("pairs").pairs()
-
-
-CAPITALS = [{"country": f"c{at}", "capital": f"C{at % 20}"} for at in range(21)]
-ASKED = {"prompt": "{{ country }}?", "completion": "{{ capital }}"}
-
-
-def test_a_rejected_text_of_other_alone_may_be_right_for_another_prompt_and_not_for_this_one(tmp_path: Path) -> None:
-    rows = [*CAPITALS, {"country": "c0", "capital": "C7"}]  # two answers to one prompt
-    pairs = {"rows": "chars", **ASKED, "rejected": "{{ other.capital }}"}
-    found = build(tmp_path, rows, pairs=pairs).get("pairs").pairs()
-    right: dict[str, set[str]] = {}
-    for pair in found:
-        right.setdefault(pair.prompt, set()).add(pair.chosen)
-    assert len(found) == 22
-    assert right["c0?"] == {"C0", "C7"}
-    assert not [pair for pair in found if pair.rejected in right[pair.prompt]]
-    assert {pair.rejected for pair in found} <= {pair.chosen for pair in found}
-
-
-def test_a_rejected_text_that_names_its_row_is_never_let_through_because_all_draws_are_right(tmp_path: Path) -> None:
-    rows = [{"country": "x", "capital": "a", "also": "b"}, {"country": "x", "capital": "b", "also": "a"}]
-    said = {"prompt": "{{ country }} {{ capital }}?", "completion": "{{ country }}: {{ capital }}"}
-    pairs = {"rows": "chars", **said, "rejected": "{{ country }}: {{ other.capital }}"}
-    with pytest.raises(BadData, match="no other row gives a text that is not also the completion of a row"):
-        build(tmp_path, rows, pairs=pairs).get("pairs").pairs()
-
-
-def test_the_rejected_texts_of_a_row_do_not_depend_on_the_rows_asked_before(tmp_path: Path) -> None:
-    pairs = {"rows": "chars", **ASKED, "rejected": ["{{ other.capital }}", "{{ country }}{{ other.capital }}"]}
-    whole, backwards = (build(tmp_path, CAPITALS, pairs=pairs).get("pairs") for _ in range(2))
-    found = [list(backwards._pairs_of(position)) for position in reversed(range(len(CAPITALS)))]
-    assert whole.pairs() == [pair for of_row in reversed(found) for pair in of_row]
-
-
 @pytest.mark.parametrize("value", [None, ["a"], {"a": 1}])
 def test_an_empty_value_or_a_list_is_never_written_into_a_text(tmp_path: Path, value: object) -> None:
     data = build(tmp_path, [{"char": "x", "radical": value}], questions={"rows": "chars", **QUESTION})
@@ -225,7 +169,7 @@ def test_a_digest_follows_the_file_the_templates_and_the_seed_and_nothing_else(t
 
 def test_data_imports_neither_torch_nor_tokenizers_nor_pyarrow() -> None:
     code = "import sys, runner.data.datasets, runner.data.tokens, runner.data.epochs as e; print([m for m in "
-    code += "('torch', 'transformers', 'tokenizers', 'pyarrow', 'numpy') if m in sys.modules])"
+    code += "('torch', 'transformers', 'tokenizers', 'pyarrow', 'datasets') if m in sys.modules])"
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from runner import verdicts
+from runner import jobs, verdicts
 from runner.checkpoints import Parent, verdict_path
 from runner.console import Ending
 from runner.ending import ending
 from runner.events import Journal, Logged
+from runner.jobs import Job
 from runner.recipe import Loaded
-from runner.standings import Checkpoint, Standings
+from runner.standings import Standings
 from tests.recorded import RECIPE, ask, project, publish, verdict_file
 
 BASE = Parent("base@8", "../base/ckpt-8", "w")
@@ -27,8 +28,8 @@ class Recorded:
         for step, (select, held_out) in at.items():
             ask(publish(self.run, "qa", step, parent=BASE), select=select, held_out=held_out)
 
-    def end(self, stopped_at: Checkpoint | None = None) -> Ending:
-        return ending(self.loaded, Standings(self.loaded.spec, self.run), self.run, SECONDS, stopped_at)
+    def end(self) -> Ending:
+        return ending(self.loaded, Standings(self.loaded.spec, self.run), self.run, SECONDS)
 
 
 def test_a_green_result_ends_with_exit_code_0(tmp_path: Path) -> None:
@@ -74,11 +75,22 @@ def test_a_fall_that_chance_explains_is_no_turn(tmp_path: Path) -> None:
 
 
 def test_a_run_that_was_stopped_shows_the_checkpoint_where_it_was_and_is_red(tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path, {2: ("pppp", "pppm")})
-    end = recorded.end(Checkpoint("qa", 2, recorded.run / "qa" / "ckpt-2"))
+    text = RECIPE.replace("{min_pass_rate: 0.5}", "{min_pass_rate: 0.5, on_fail: stop}")
+    end = Recorded(tmp_path, {2: ("pppp", "pmmm"), 4: ("pppp", "pppp")}, text).end()
     assert (end.exit_code, end.result_label) == (1, "qa@2")
     assert [decision.suite for decision in end.result] == ["select", "held_out"]
-    assert end.stopped == "stopped at qa@2: a gate with on_fail: stop is red"
+    assert end.stopped == "stopped at qa@2: held_out red at qa@2, on_fail: stop"
+
+
+def test_a_stage_that_went_back_is_judged_by_the_checkpoint_before_and_says_why(tmp_path: Path) -> None:
+    text = RECIPE.replace("{min_pass_rate: 0.5}", "{min_pass_rate: 0.5, on_fail: rollback}")
+    recorded = Recorded(tmp_path, {2: ("pppp", "pppp"), 4: ("pppp", "mmmm")}, text.replace("qa@best}", "qa@last}"))
+    job = Job("qa", "k", {}, None, 2, 8, (2, 4, 8), 4, 1, "done", 4)
+    jobs.write(recorded.run / "qa", job)
+    end = recorded.end()
+    assert (end.exit_code, end.result_label, end.stopped) == (0, "qa@last = qa@2", "")
+    assert end.ended == ["qa ended at step 4 of 8: held_out red at qa@4, on_fail: rollback: back to qa@2"]
+    assert end.also_red == ["held_out at qa@4: 0 of 4 passed (0.0%), min_pass_rate is 0.5"]
 
 
 def test_every_checkpoint_has_its_row_with_the_loss_recorded_there(tmp_path: Path) -> None:

@@ -15,17 +15,18 @@ TABLE = """
 | floor | modules |
 |---|---|
 | 0 | `errors` · `atomic` |
-| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `loadable` · `repetition` · `answers` · `classification` · `forgetting` · `markdown` |
-| 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` |
-| 3 | `check` · `plan` · `leaks` · `jobs` · `tables` · `model` · `starter` |
-| 4 | `standings` · `console` · `train` |
-| 5 | `preparation` · `prober` · `ending` · `progress` · `comparing` · `probing` · `host` |
-| 6 | `run` · `watching` |
-| 7 | `cli` |
+| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `loadable` · `repetition` · `answers` · `classification` · `forgetting` · `markdown` · `trackers` |
+| 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` · `handover` · `stage_ends` · `pulls` |
+| 3 | `check` · `plan` · `leaks` · `jobs` · `tables` · `model` · `starter` · `hosting` · `locked` |
+| 4 | `standings` · `console` · `train` · `sharing` |
+| 5 | `preparation` · `prober` · `ending` · `progress` · `comparing` · `probing` · `sampler` |
+| 6 | `export` · `host` · `preview` · `run` · `watching` |
+| 7 | `matrix` |
+| 8 | `cli` |
 """  # noqa: E501
 
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "accelerate", "deepspeed"}
-MAY_BE_HEAVY = re.compile(r"model\.py|train/\w+\.py|probing/(engine/\w+|warm)\.py")
+MAY_BE_HEAVY = re.compile(r"model\.py|data/hub\.py|train/\w+\.py|probing/(engine/\w+|warm)\.py")
 
 
 @dataclass(frozen=True)

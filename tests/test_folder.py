@@ -150,8 +150,8 @@ def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_record_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text('{"format_version": 3}', encoding="utf-8")
-    with pytest.raises(UserError, match="run.json has format 3, this version reads up to 2$"):
+    (tmp_path / "run.json").write_text('{"format_version": 4}', encoding="utf-8")
+    with pytest.raises(UserError, match="run.json has format 4, this version reads up to 3$"):
         read_run(tmp_path)
 
 

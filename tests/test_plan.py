@@ -1,6 +1,7 @@
 """runner.plan: steps, batches and checkpoints; what makes a stage another one; what is probably not meant."""
 
 import math
+from importlib.metadata import version
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_what_no_weight_depends_on_makes_no_other_stage() -> None:
 
 def test_the_first_stage_depends_on_the_model_and_its_tokenizer() -> None:
     before = inputs(recipe(), "base")
-    assert plan.changed(before, inputs(recipe(model={"path": "other"}), "base")) == "model"
+    assert plan.changed(before, inputs(recipe(model={"path": "other"}), "base")) == 'model.path "model" -> "other"'
     now = plan.stage_inputs(
         recipe(), "base", data={"questions": "d1"}, start=None, start_key="", tokenizer="t2", weights=""
     )
@@ -151,6 +152,79 @@ def test_only_a_preference_stage_depends_on_the_version_of_trl() -> None:
 
 def test_long_values_are_named_and_not_shown() -> None:
     assert plan.changed({"a": "x" * 40, "b": "1"}, {"a": "y" * 40, "b": "1", "c": "new"}) == "a, c"
+
+
+LORA = {"r": 8, "alpha": 16.0, "targets": ["q_proj", "v_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({"lora": LORA}, {"lora": {**LORA, "r": 16}}, "lora.r 8 -> 16"),
+        ({"lora": LORA}, {"lora": {**LORA, "targets": ["all-linear"]}}, "lora.targets"),
+        ({}, {"lora": LORA}, "lora, version of peft"),
+        ({"kl": {"weight": 1.0}}, {"kl": {"weight": 0.5}}, "kl.weight 1.0 -> 0.5"),
+        ({"replay": {"of": "questions", "ratio": 0.5}}, {"replay": {"of": "questions", "ratio": 0.25}},
+         "replay.ratio 0.5 -> 0.25"),
+        ({"freeze": ["model.embed_tokens.*"]}, {"freeze": ["model.embed_tokens.*", "lm_head"]}, "freeze"),
+        ({"packing": False}, {"packing": True}, "packing false -> true"),
+        ({"truncation": "drop"}, {"truncation": "keep_end"}, 'truncation "drop" -> "keep_end"'),
+        ({"dropout": 0.1}, {"dropout": 0.2}, "dropout 0.1 -> 0.2"),
+    ],
+)  # fmt: skip
+def test_a_change_inside_a_block_is_named_by_its_key(
+    before: dict[str, object], now: dict[str, object], words: str
+) -> None:
+    assert plan.changed(inputs(with_qa(**before)), inputs(with_qa(**now))) == words
+
+
+def test_a_library_of_another_version_makes_another_stage_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = inputs(recipe())
+    versions = {"torch": "9.9.0"}
+    monkeypatch.setattr(plan, "version", lambda name: versions.get(name) or version(name))
+    now = inputs(recipe())
+    assert plan.key(now) != plan.key(before)
+    assert plan.changed(before, now) == f"version of torch {version('torch')} -> 9.9.0"
+
+
+def test_a_start_or_data_that_changed_is_told_without_its_digests() -> None:
+    sha = "0123456789abcdef" * 4
+    for new, words in (
+        (f"base@8 {sha} {sha}", "from base@4 -> base@8"),
+        (f"base@4 {sha[::-1]} {sha}", "from base@4 (other weights)"),
+        (f"base@4 {sha} {sha[::-1]}", "from base@4 (its stage changed)"),
+    ):
+        assert plan.changed({"from": f"base@4 {sha} {sha}"}, {"from": new}) == words
+    assert plan.changed({"data qa": sha}, {"data qa": sha[::-1]}) == "data qa (rows, or how they are written)"
+
+
+def test_where_probes_end_a_stage_makes_no_other_stage() -> None:
+    ended = with_qa(stop_when={"suite": "held_out"})
+    assert plan.key(inputs(ended)) == plan.key(inputs(recipe()))
+
+
+# --- what may end a stage early ---
+
+
+def test_the_plan_says_what_may_end_a_stage_and_where_that_cannot_be() -> None:
+    gate = {"min_pass_rate": 0.5, "on_fail": "rollback"}
+    made = recipe(
+        stages={"base": SFT, "qa": {**SFT, "from": "base@last", "stop_when": {"suite": "held_out", "worse_for": 2}}},
+        probes={"held_out": suite(gate=gate), "loops": suite(stages="qa", gate={**gate, "on_fail": "stop"})},
+    )
+    assert plan.ends(made, "base") == ("ends where held_out is red, and goes back to the checkpoint before",)
+    assert plan.ends(made, "qa") == (
+        "ends where held_out is below its best 2 checkpoints in a row",
+        "ends where held_out is red, and goes back to the checkpoint before",
+        "ends the run where loops is red",
+    )
+    assert list(plan.idle_ends(made, {"base": (4,), "qa": (2, 4, 6)})) == [
+        "probes.held_out: on_fail: rollback has nothing to go back to at base, which publishes one checkpoint: it "
+        "would stop the run",
+        "stages.qa.stop_when cannot end it early: it publishes 3 checkpoints, and the earliest end is after the 3rd; "
+        "give save_steps or save_strategy: epoch",
+    ]
+    assert list(plan.idle_ends(made, {"base": (2, 4), "qa": (2, 4, 6, 8)})) == []
 
 
 # --- what is probably not meant ---

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
+import re
 import shutil
 import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import DPOTrainer
 
-from runner import checkpoints
+from runner import checkpoints, recipe, spec
+from runner.check import load_checked
 from runner.preparation import Prepared, make_plan
+from runner.spec.stages import DpoLoss
 from runner.train import preference
 from tests.in_process import begin, finished, losses, prepare, train
 from tests.tiny_project import write_project
 
 Weights = dict[str, torch.Tensor]
+SETS = (
+    *(f"stages.{name}.save_strategy=no" for name in ("base", "qa", "prefer")),
+    "model.config.attention_dropout=0.0", "stages.prefer.from=qa@last", "stages.prefer.num_train_epochs=2",
+)  # fmt: skip
 
 
 @dataclass
@@ -42,10 +52,8 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """Three stages trained in this process, by the trainer itself; what it held at its start is kept."""
-    recipe = write_project(tmp_path_factory.mktemp("preference"))
-    sets = [f"stages.{name}.save_strategy=no" for name in ("base", "qa", "prefer")]
-    sets += ["model.config.attention_dropout=0.0", "stages.prefer.from=qa@last", "stages.prefer.num_train_epochs=2"]
-    prepared = prepare(recipe, recipe.parent / "run", *sets)
+    file = write_project(tmp_path_factory.mktemp("preference"))
+    prepared = prepare(file, file.parent / "run", *SETS)
     held: dict[str, Any] = {}
 
     class Holding(preference.PreferenceTrainer):
@@ -187,3 +195,99 @@ def test_a_stage_interrupted_inside_an_epoch_resumes_against_the_same_reference_
         assert begin(prepared, "prefer") == 130
     assert [path.name for path in (run / "prefer" / "state").glob("checkpoint-*")] == ["checkpoint-5"]
     assert checkpoints.weights_sha256(train(prepared, "prefer")) == checkpoints.weights_sha256(stage.prefer)
+
+
+# --- losses ---
+
+
+def test_every_loss_of_the_installed_trl_can_be_chosen() -> None:
+    source = inspect.getsource(DPOTrainer._compute_loss)
+    assert set(re.findall(r'loss_type == "(\w+)"', source)) == set(get_args(DpoLoss))
+
+
+@pytest.fixture
+def one_batch(stage: Stage) -> Iterator[Callable[..., float]]:
+    """The loss of one batch at the trained policy, with other settings of the trainer."""
+    trainer, kept = stage.trainer, dict(vars(stage.trainer))
+    rows, _ = stage.collated[0]
+    plain = [{name: row[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows]
+
+    def loss(*types: str, weights: Sequence[float] = (), **settings: Any) -> float:
+        trainer.loss_types, trainer.loss_weights = list(types), list(weights) or [1.0] * len(types)
+        for name, value in settings.items():
+            setattr(trainer, name, value)
+        with torch.no_grad():
+            return float(trainer.compute_loss(trainer.model.eval(), trainer.data_collator(plain)))
+
+    yield loss
+    vars(trainer).update(kept)
+
+
+@pytest.mark.parametrize("name", get_args(DpoLoss))
+def test_every_loss_is_a_number_that_differs_from_the_others(one_batch: Callable[..., float], name: str) -> None:
+    value = one_batch(name, label_smoothing=0.01)
+    assert math.isfinite(value)
+    assert name in ("sigmoid", "robust", "aot") or value != pytest.approx(one_batch("sigmoid"), abs=1e-6)
+
+
+def test_several_losses_are_summed_with_their_weights(one_batch: Callable[..., float]) -> None:
+    both = one_batch("sigmoid", "sft", weights=(0.7, 0.3))
+    assert both == pytest.approx(0.7 * one_batch("sigmoid") + 0.3 * one_batch("sft"), abs=1e-6)
+
+
+def test_the_loss_sft_is_the_cross_entropy_of_chosen(stage: Stage, one_batch: Callable[..., float]) -> None:
+    policy = AutoModelForCausalLM.from_pretrained(stage.prefer)
+    rows, _ = stage.collated[0]
+    log_p = sum(_log_p(policy, row, row["chosen_ids"]) for row in rows)
+    assert one_batch("sft") == pytest.approx(-log_p / sum(len(row["chosen_ids"]) for row in rows), abs=1e-5)
+
+
+def again(stage: Stage, run: Path, *sets: str) -> Prepared:
+    """The run as it was before its last stage, with something changed in that."""
+    shutil.copytree(stage.prepared.run, run, ignore=shutil.ignore_patterns("prefer", "*prefer.jsonl"))
+    loaded = load_checked(stage.prepared.loaded.path, [*SETS, *sets])
+    (run / "recipe.yaml").write_text(recipe.dump(loaded), encoding="utf-8")
+    return Prepared(loaded, run)
+
+
+def test_what_is_learned_does_not_depend_on_the_micro_batches(stage: Stage, tmp_path: Path) -> None:
+    """Of 19 pairs, 8 to a step, the last step has 3: at two at a time, its third pair is alone."""
+    found = []
+    for name, *sets in (("whole",), ("parts", "stages.prefer.micro_batch_size=2")):
+        prepared = again(stage, tmp_path / name, "data.pairs.take=19", *sets)
+        found.append((load_file(train(prepared, "prefer") / "model.safetensors"), losses(prepared, "prefer")))
+    (whole, at_once), (parts, in_parts) = found
+    assert [event.loss for event in in_parts] == pytest.approx([event.loss for event in at_once], abs=1e-5)
+    assert max((whole[name] - parts[name]).abs().max().item() for name in whole) < 1e-4
+
+
+def test_reference_log_probabilities_computed_beforehand_give_the_same_losses(stage: Stage, tmp_path: Path) -> None:
+    prepared = again(stage, tmp_path / "run", "stages.prefer.trainer_args={precompute_ref_log_probs: true}")
+    train(prepared, "prefer")
+    expected = [event.loss for event in losses(stage.prepared, "prefer")]
+    assert [event.loss for event in losses(prepared, "prefer")] == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_of_several_negatives_gives_a_pair(stage: Stage, tmp_path: Path) -> None:
+    ways = ['"{{ other.word }}"', '" {{ word }} is {{ other.colour }}"', '{repeat: "{{ completion }}"}']
+    three = f"data.pairs.rejected=[{', '.join(ways)}]"
+    prepared = again(stage, tmp_path / "run", three, "stages.prefer.num_train_epochs=1")
+    train(prepared, "prefer")
+    assert finished(prepared, "prefer").step == 8  # 60 pairs, 8 to a step
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss_type": "exo_pair"}, "exo_pair needs trainer_args"),
+        ({"loss_type": "robust", "trainer_args": {"label_smoothing": 0.5}}, "from 0 to below 0.5, not 0.5"),
+        ({"loss_type": "aot", "trainer_args": {"use_weighting": True}}, "aot sorts pairs"),
+        (
+            {"loss_type": ["sigmoid", "nca_pair"], "trainer_args": {"f_divergence_type": "forward_kl"}},
+            "nca_pair goes with no other f_divergence_type",
+        ),
+    ],
+)
+def test_losses_that_trl_refuses_are_refused_before(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spec.Dpo.model_validate({"kind": "dpo", "data": "pairs", **changes})

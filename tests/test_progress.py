@@ -13,7 +13,7 @@ STARTED = Started("qa", 0, 96, "cpu", "float32", "sdpa", 569_728)
 JUDGED = CheckpointRow(
     "qa@32", 0.5, {"held_out": decision(False, 4, 6, reasons=("4 of 10 passed",), lost=(flip("a", "b"),))}
 )
-ENDING = Ending([], [], "", "", (), (), (), None, (), (), {"training": 1.0}, (), "", 0)
+ENDING = Ending([], [], "", "", (), (), (), (), None, (), (), {"training": 1.0}, (), "", 0)
 
 
 def logged(step: int, total_tokens: int = 0) -> Logged:

@@ -155,7 +155,7 @@ def test_a_folder_of_a_run_loads_its_recipe_without_the_files_it_names(write: Ca
 
 
 def test_a_draft_holds_what_is_right_beside_what_is_wrong(write: Callable[..., Path]) -> None:
-    found = recipe.draft(write(small=RECIPE.replace('"{{ char }}?"', "5").replace("seed", "sede")))
+    (found,) = recipe.drafts(write(small=RECIPE.replace('"{{ char }}?"', "5").replace("seed", "sede")))
     assert found.spec is None
     assert sorted(found.data) == ["chars", "pairs"]
     assert len(found.problems) == 1

@@ -204,3 +204,60 @@ def test_a_recipe_of_the_run_folder_stands_for_that_of_the_project(tmp_path: Pat
     loaded = recipe.load(tmp_path / "p" / "recorded.yaml")
     (recorded.run / "recipe.yaml").write_text(recipe.dump(loaded), encoding="utf-8")
     assert recipe.load(recorded.run / "recipe.yaml", root=tmp_path / "p").spec == loaded.spec
+
+
+# --- where a stage ends ---
+
+
+def ended(root: Path, gate: str, *held_out: str, stage: str = "") -> Standings:
+    """qa@2, qa@4, … with these outcomes of the gated suite, and of `select`."""
+    text = RECIPE.replace("gate: {min_pass_rate: 0.5}", f"gate: {gate}")
+    text = text.replace("save_strategy: epoch}", f"save_strategy: epoch{stage}}}")
+    loaded, run = project(root / "p", text), root / "run"
+    ask(publish(run, "base", 8), held_out="pppp")
+    for place, outcomes in enumerate(held_out):
+        ask(publish(run, "qa", 2 * place + 2, parent=BASE), select=outcomes, held_out=outcomes)
+    return Standings(loaded.spec, run)
+
+
+def test_last_and_best_go_back_with_a_red_gate_and_steps_do_not(tmp_path: Path) -> None:
+    rolled = ended(tmp_path, "{min_pass_rate: 0.5, on_fail: rollback}", "ppmm", "pppm", "mmmm", "pppp")
+    end = rolled.end("qa")
+    assert end is not None
+    assert end.why == "held_out red at qa@6, on_fail: rollback: back to qa@4"
+    assert [found.label for found in rolled.kept("qa")] == ["qa@2", "qa@4"]
+    assert [rolled.resolve(f"qa@{which}").label for which in ("last", "best", "6", "8")] == [
+        "qa@4", "qa@4", "qa@6", "qa@8",
+    ]  # fmt: skip
+
+
+def test_a_stage_of_which_nothing_may_be_kept_ends_at_its_first_checkpoint(tmp_path: Path) -> None:
+    rolled = ended(tmp_path, "{min_pass_rate: 0.5, on_fail: rollback}", "mmmm", "pppp")
+    end = rolled.end("qa")
+    assert end is not None
+    assert (end.place, end.keeps) == (0, None)
+    assert rolled.resolve("qa@last").label == "qa@2"
+
+
+def test_the_end_of_a_stage_may_hang_on_checkpoints_of_its_own(tmp_path: Path) -> None:
+    """A gate that is compared with its own stage's best is judged without asking where that stage ends."""
+    gate = "{max_regression: 1, baseline: qa@best, on_fail: rollback}"
+    rolled = ended(tmp_path, gate, "pppp", "pppm", "mmmm")
+    assert rolled.resolve("qa@last").label == "qa@4"
+
+
+def test_a_suite_that_gets_worse_ends_a_stage_and_best_is_kept(tmp_path: Path) -> None:
+    rule = ", stop_when: {suite: select, worse_for: 2}"
+    stopped = ended(tmp_path, "{min_pass_rate: 0.1}", "pppm", "ppmm", "pmmm", "pppp", stage=rule)
+    assert [stopped.resolve(f"qa@{which}").label for which in ("last", "best")] == ["qa@6", "qa@2"]
+    end = stopped.end("qa")
+    assert end is not None
+    assert end.why == "select is below its best, 75.0% at qa@2, 2 checkpoints in a row"
+
+
+def test_an_end_is_decided_anew_when_verdicts_are_replaced(tmp_path: Path) -> None:
+    rolled = ended(tmp_path, "{min_pass_rate: 0.5, on_fail: rollback}", "pppp", "mmmm")
+    assert rolled.resolve("qa@last").label == "qa@2"
+    ask(tmp_path / "run" / "qa" / "ckpt-4", select="pppp", held_out="pppp")
+    assert rolled.end("qa") is None
+    assert rolled.resolve("qa@last").label == "qa@4"

@@ -13,9 +13,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 
 from runner import checkpoints, model
 from runner.data.epochs import Epochs
-from runner.data.tokens import Tokens
+from runner.data.tokens import Encoding, Tokens
 from runner.preparation import Prepared, make_plan
-from runner.train import causal
+from runner.train import batches, causal
 from tests.in_process import finished, losses, prepare, train
 from tests.tiny_project import write_project
 
@@ -49,8 +49,8 @@ def digest(prepared: Prepared) -> str:
 
 
 def test_completion_and_eos_are_supervised_and_prompt_and_padding_are_not() -> None:
-    rows = [Tokens([11, 12, 13, 21, 22, 2], prompt_tokens=3, row=0), Tokens([11, 31, 2], prompt_tokens=1, row=1)]
-    batch = causal.Collate(pad_id=1, prompt_loss_weight=0.0)(rows)
+    rows = [Tokens([11, 12, 13, 21, 22, 2], ((3, 6),), row=0), Tokens([11, 31, 2], ((1, 3),), row=1)]
+    batch = batches.Collate(pad_id=1, prompt_loss_weight=0.0)(rows)
     assert batch["input_ids"].tolist() == [[11, 12, 13, 21, 22, 2], [11, 31, 2, 1, 1, 1]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
     assert batch["labels"].tolist() == [[-100, -100, -100, 21, 22, 2], [-100, 31, 2, -100, -100, -100]]
@@ -58,8 +58,8 @@ def test_completion_and_eos_are_supervised_and_prompt_and_padding_are_not() -> N
 
 
 def test_with_a_prompt_weight_every_token_is_a_label_and_the_prompt_weighs_less() -> None:
-    rows = [Tokens([11, 12, 21, 2], prompt_tokens=2, row=0), Tokens([31, 2], prompt_tokens=0, row=1)]
-    batch = causal.Collate(pad_id=1, prompt_loss_weight=0.5)(rows)
+    rows = [Tokens([11, 12, 21, 2], ((2, 4),), row=0), Tokens([31, 2], ((0, 2),), row=1)]
+    batch = batches.Collate(pad_id=1, prompt_loss_weight=0.5)(rows)
     assert batch["labels"].tolist() == [[11, 12, 21, 2], [31, 2, -100, -100]]
     assert batch["loss_weights"].tolist() == [[0.5, 0.5, 1, 1], [1, 1, 0, 0]]
 
@@ -158,7 +158,7 @@ def test_the_model_is_built_after_the_seed_is_set(recipe: Path, tmp_path: Path) 
 # --- epochs, and what is counted ---
 
 
-class Recording(causal.Collate):
+class Recording(batches.Collate):
     """The collator that trains, which also keeps what it was given."""
 
     seen: list[list[Tokens]]
@@ -167,7 +167,7 @@ class Recording(causal.Collate):
     def __call__(self, rows: list[Tokens]) -> dict[str, torch.Tensor]:
         type(self).seen.append(rows)
         batch = super().__call__(rows)
-        type(self).labels.append(int((batch["labels"][:, 1:] != causal.IGNORED).sum()))
+        type(self).labels.append(int((batch["labels"][:, 1:] != batches.IGNORED).sum()))
         return batch
 
 
@@ -192,8 +192,8 @@ def test_every_epoch_has_each_row_once_drawn_and_shuffled_anew(
     same = sum(texts[0][row] == texts[1][row] for row in range(40))
     assert same < 20  # 2 of 3 templates in some order: 1 in 6 is drawn alike by chance
 
-    expected = Epochs([prepared.data.get("facts")], prepared.tokenizer, 7, 1024, whole=True)
-    assert epochs == [expected.epoch(0), expected.epoch(1), expected.epoch(2)]
+    expected = Epochs([prepared.data.get("facts")], prepared.tokenizer, 7, Encoding(1024, whole=True))
+    assert epochs == [list(expected.epoch(number)) for number in range(3)]
 
 
 @pytest.mark.parametrize(

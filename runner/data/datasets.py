@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner import spec
-from runner.atomic import publish_text
-from runner.data.examples import Dataset, Example, Pair
+from runner.atomic import publish_parts
+from runner.data import accounts, chat
+from runner.data.accounts import Account
+from runner.data.examples import Dataset, Example
 from runner.data.layers import Layer
+from runner.data.pairs import Pair
 from runner.errors import BadData, nearest
 
 __all__ = ["Dataset", "Datasets", "Example", "Pair", "build", "write_splits"]
+
+WRITTEN_ROWS = 1_000_000
+"""A split with more rows that no suite asks about is not written into the run: its rows lie in the source."""
 
 
 class Datasets:
@@ -23,6 +29,7 @@ class Datasets:
         self._recipe, self._root = recipe, root
         self._layers: dict[str, Layer] = {}
         self._found: dict[str, Dataset] = {}
+        self._accounts: dict[str, Account] = {}
 
     def get(self, ref: str) -> Dataset:
         """The data set or split that `ref` names.
@@ -38,17 +45,30 @@ class Datasets:
         """Names of the splits of a data set; none where it is not divided."""
         return self._layer(name).splits
 
+    def account(self, ref: str) -> Account:
+        """What a data set is made from and what was left out, counted and measured; its rows are read once for it."""
+        if ref not in self._accounts:
+            self._accounts[ref] = accounts.of(self.get(ref), self._resolve(ref)[0])
+        return self._accounts[ref]
+
     def files(self) -> tuple[str, ...]:
         """What `write_splits` writes: every split of each data set that declares one or of which the recipe uses one,
-        and the data sets whose rows are cases."""
+        if it has at most WRITTEN_ROWS, and the data sets whose rows are cases."""
         recipe = self._recipe
         cases = [suite.cases for suite in recipe.probes.values() if suite.cases is not None]
         rows = [block.rows for block in recipe.data.values() if block.rows is not None]
-        used = [*cases, *rows, *(ref for stage in recipe.stages.values() for ref in stage.data)]
+        used = [*cases, *rows, *(ref for stage in recipe.stages for ref in recipe.reads(stage))]
         divided = {name for name, block in recipe.data.items() if block.split is not None}
         divided |= {ref.partition(".")[0] for ref in used if "." in ref}
         refs = [f"{name}.{split}" for name in recipe.data if name in divided for split in self.splits(name)]
-        return tuple(dict.fromkeys([*refs, *cases]))
+        return tuple(dict.fromkeys([*(ref for ref in refs if self._is_small(ref)), *cases]))
+
+    def _is_small(self, ref: str) -> bool:
+        name, _, split = ref.partition(".")
+        return len(self._layer(name).side(split)) <= WRITTEN_ROWS
+
+    def _has_chat(self) -> bool:
+        return chat.of(self._recipe.model, self._root) is not None
 
     def _resolve(self, ref: str) -> tuple[Layer, str | None]:
         name, _, split = ref.partition(".")
@@ -64,7 +84,9 @@ class Datasets:
                 close = nearest(name, self._recipe.data)
                 raise BadData(f"there is no data set {name!r}", hint=f"did you mean {close!r}?" if close else None)
             parent, split = self._resolve(block.rows) if block.rows is not None else (None, None)
-            self._layers[name] = Layer(name, block, parent, split, root=self._root, seed=self._recipe.seed)
+            self._layers[name] = Layer(
+                name, block, parent, split, root=self._root, seed=self._recipe.seed, chat=self._has_chat
+            )
         return self._layers[name]
 
 
@@ -87,18 +109,15 @@ def write_splits(datasets: Datasets, folder: Path) -> tuple[Path, ...]:
     """Write `datasets.files()` as folder/NAME.SPLIT.jsonl or folder/NAME.jsonl, one case per line; gives the paths."""
     written = []
     for ref in datasets.files():
-        lines = [
-            json.dumps(case, ensure_ascii=False, default=str) + "\n" for case in _first_id(datasets.get(ref).cases())
-        ]
         path = folder / f"{ref}.jsonl"
-        publish_text(path, "".join(lines))
+        publish_parts(path, (_line(case) for case in datasets.get(ref).each_case()))
         written.append(path)
     return tuple(written)
 
 
-def _first_id(cases: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    for case in cases:
-        yield {"id": case["id"], **{name: value for name, value in case.items() if name != "id"}}
+def _line(case: Mapping[str, Any]) -> bytes:
+    first = {"id": case["id"], **{name: value for name, value in case.items() if name != "id"}}
+    return (json.dumps(first, ensure_ascii=False, default=str) + "\n").encode()
 
 
 def _one_of(names: Iterable[str], otherwise: str) -> str:

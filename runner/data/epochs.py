@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from runner.data.examples import Dataset, Example, Pair
-from runner.data.tokens import Fast, PairTokens, Tokens, encode, encode_pairs
+import numpy as np
+
+from runner import spec
+from runner.data.chat import ChatTemplate
+from runner.data.datasets import Datasets
+from runner.data.drawing import drawings
+from runner.data.epoch_rows import Rows, StoredRows, WrappedRows, references
+from runner.data.examples import Dataset
+from runner.data.mixture import Buffered, Ints, Passes, permutation
+from runner.data.parts import JoinedPart, Shelf, WholePart
+from runner.data.token_store import Kept, TokenStore
+from runner.data.tokens import Encoding, Fast
+from runner.errors import BadData
+
+_ENDLESS = 2**31 - 1
+"""Documents that run on through the rows are not cut."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one data set is of a stage."""
+
+    name: str
+    replayed: bool
+    available: int
+    """Rows that it is drawn from; of a replayed one, no more than the buffer has."""
+    per_epoch: float
+    """Of its rows; the mean over the epochs, where they differ."""
+    passes: float
+    """How often the whole stage goes through it."""
+    rows: float
+    """Share of all rows of the stage; of tokens, where documents are wrapped."""
+    supervised: float
+    """Share of all supervised tokens."""
 
 
 @dataclass(frozen=True)
@@ -21,123 +51,264 @@ class Counts:
     supervised: int
     """Tokens that the loss sees (with full weight)."""
     truncated: int
-    """Rows that lost their end."""
+    """Rows that lost a part."""
     dropped: int
     """Rows without anything left to supervise. They keep their place in the batch and add nothing to the loss."""
     unknown: int
     """Tokens that are `<unk>`."""
+    left_out: int = 0
+    """Examples of all epochs that were too long and became no row (`truncation: drop`)."""
+    pieces: int = 0
+    """Examples of all epochs that were too long and became several rows (`truncation: chunk`)."""
+    sources: tuple[Source, ...] = ()
+    """The data sets, where rows come from more than one or not each once in an epoch."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An epoch."""
+
+    epoch: int
+    rows: Rows
+    examples: tuple[int, ...]
+    """Drawn from each part."""
+    left_out: int
+    pieces: int
 
 
 class Epochs:
-    """Data sets, shuffled together, as the epochs that a stage trains on: every row once in each."""
+    """Data sets, shuffled together, as the epochs that a stage trains on: every row once in each, unless `mix` says
+    otherwise. All epochs have as many rows as the first one.
+
+    Args:
+        datasets: the stage's own.
+        tokenizer: of the model that is trained.
+        seed: of draws and orders.
+        how: how texts become rows.
+        mix: how often rows of a data set are seen, by its name.
+        replay: what is replayed, and the data sets that it is drawn from.
+        wrapped: documents run on through rows of exactly `how.max_length` tokens.
+        kept: where token ids are kept for other processes.
+    """
 
     def __init__(
-        self, datasets: Sequence[Dataset], tokenizer: Fast, seed: int, max_length: int, *, whole: bool = False
+        self,
+        datasets: Sequence[Dataset],
+        tokenizer: Fast,
+        seed: int,
+        how: Encoding,
+        *,
+        mix: Mapping[str, spec.Part] | None = None,
+        replay: tuple[spec.Replay, Sequence[Dataset]] | None = None,
+        wrapped: bool = False,
+        kept: Kept | None = None,
     ) -> None:
-        """Nothing is written or tokenised yet.
+        self._seed, self._how, self._wrapped = seed, how, wrapped
+        self._datasets = [*datasets, *(replay[1] if replay else ())]
+        self._sources = drawings(datasets, seed, mix or {}, replay)
+        uncut = Encoding(_ENDLESS, how.whole, turns=how.turns, chat=how.chat)
+        shelf = Shelf(tokenizer, uncut if wrapped else how, kept)
+        drawing = f"{seed} {sorted((mix or {}).items())} {replay[0] if replay else ''}"
+        if kept is not None:
+            drawing += " ".join(kept.digests[dataset.name] for dataset in self._datasets)
+        self._parts = [
+            JoinedPart(self._datasets[part], shelf, drawing, source.per_epoch if len(source.parts) == 1 else None)
+            if self._datasets[part].joined
+            else WholePart(self._datasets[part], shelf)
+            for source in self._sources
+            for part in source.parts
+        ]
+        self._stores: list[TokenStore] = []
+        self._part_of: list[int] = []
+        """Of each store."""
+        self._length: int | None = None
+        self._last: list[_Made] = []
 
-        Args:
-            whole: prompts are supervised like completions, as `pretrain` does.
-        """
-        self._tokenizer, self._seed, self._max_length, self._whole = tokenizer, seed, max_length, whole
-        self._parts = [_Part(dataset, self) for dataset in datasets]
+    @property
+    def keys(self) -> frozenset[str]:
+        """Of the stores it is made from, where they are kept."""
+        return frozenset(part.key for part in self._parts)
 
     def __len__(self) -> int:
-        return sum(len(part.dataset) for part in self._parts)
+        """Rows of an epoch. What becomes of long rows, and of conversations, is only known when they are encoded.
 
-    def epoch(self, epoch: int) -> list[Tokens]:
+        Raises:
+            BadData: there are none.
+        """
+        if self._length is None:
+            # a chat template may make several rows of a conversation
+            one_each = self._how.truncation in ("keep_start", "keep_end") and self._how.chat is None
+            if one_each and not self._wrapped:
+                self._length = sum(source.per_epoch for source in self._sources)
+            else:
+                self._length = len(self._made(0).rows)
+        return self._length
+
+    def epoch(self, epoch: int) -> Rows:
         """The rows of an epoch (from 0), in the order they are trained on."""
-        rows = [row for part in self._parts for row in part.rows(epoch)]
-        return [rows[index] for index in epoch_order(len(rows), self._seed, epoch)]
+        return self._made(epoch).rows
+
+    def _made(self, epoch: int) -> _Made:
+        if epoch and self._length is None:
+            len(self)  # what follows has as many rows as the first one
+        for made in self._last:
+            if made.epoch == epoch:
+                return made
+        made = self._make(epoch)
+        self._last = [*self._last[-1:], made]  # two: where one ends and the next begins, both are asked for
+        return made
+
+    def _make(self, epoch: int) -> _Made:
+        refs, examples, left_out, pieces = [], [], 0, 0
+        drawn_of_parts = [drawn for source in self._sources for drawn in source.drawn(epoch)]
+        for number, (part, drawn) in enumerate(zip(self._parts, drawn_of_parts, strict=True)):
+            store = self._number_of(number, part.store_of(epoch, drawn))
+            found = part.rows(epoch, drawn)
+            refs.append(references(store, found.rows))
+            examples.append(len(drawn.positions))
+            left_out += found.left_out
+            pieces += found.pieces if self._how.truncation == "chunk" else 0
+        together = np.concatenate(refs)
+        shuffled = together[permutation(len(together), f"{self._seed}:shuffle:{epoch}")]
+        return _Made(epoch, self._rows(shuffled), tuple(examples), left_out, pieces)
+
+    def _rows(self, shuffled: Ints) -> Rows:
+        rows: Rows
+        if self._wrapped:
+            rows = WrappedRows(self._stores, shuffled, self._how.max_length, self._length)
+        elif self._length is None or len(shuffled) in (0, self._length):
+            rows = StoredRows(self._stores, shuffled)
+        else:
+            # steps are counted before training, and texts that are drawn anew may have other numbers of pieces
+            rows = StoredRows(self._stores, np.resize(shuffled, self._length))
+        if len(rows):
+            return rows
+        names, longest = ", ".join(dataset.name for dataset in self._datasets), self._how.max_length
+        if self._wrapped:
+            raise BadData(f"{names}: all documents together fill no row of max_length {longest}")
+        raise BadData(
+            f"{names}: every row is longer than max_length {longest}, and so left out",
+            hint="raise max_length, or take another truncation than drop",
+        )
+
+    def _number_of(self, part: int, store: TokenStore) -> int:
+        for number, known in enumerate(self._stores):
+            if known is store:
+                return number
+        self._stores.append(store)
+        self._part_of.append(part)
+        return len(self._stores) - 1
+
+    # --- counting ---
 
     def counts(self, global_batch_size: int, total_steps: int) -> Counts:
         """Counts over so many steps, each of `global_batch_size` rows but the last of an epoch."""
-        whole, rest = divmod(total_steps, -(-len(self) // global_batch_size))
-        # without a pick every epoch has the same rows: one is counted for all
-        redrawn = any(part.dataset.redrawn for part in self._parts)
-        found = [self._count(self.epoch(epoch)) for epoch in range(whole if redrawn else min(whole, 1))]
-        found *= 1 if redrawn else whole
+        steps_per_epoch = -(-len(self) // global_batch_size)
+        whole, rest = divmod(total_steps, steps_per_epoch)
+        # where every epoch has the same rows, one is counted for all
+        alike = not self._wrapped and all(source.alike for source in self._sources)
+        alike = alike and not any(dataset.redrawn for dataset in self._datasets)
+        total = _Total(len(self._parts))
+        for epoch in range(min(whole, 1) if alike else whole):
+            self._add(total, epoch, len(self), whole if alike else 1)
         if rest:
-            found.append(self._count(self.epoch(whole)[: rest * global_batch_size]))
-        return _sum(found)
+            self._add(total, whole, min(rest * global_batch_size, len(self)), 1)
+        for part in self._parts:
+            part.finish()
+        return total.counts(self._shares(total, total_steps / steps_per_epoch))
 
-    def encode(self, examples: Sequence[Example]) -> list[Tokens]:
-        """Token ids of examples."""
-        return encode(self._tokenizer, examples, self._max_length, whole=self._whole)
-
-    def _count(self, rows: Sequence[Tokens]) -> Counts:
-        unknown_id = self._tokenizer.unknown_id
-        supervised = [row.supervised for row in rows]
-        return Counts(
-            rows=len(rows),
-            tokens=sum(len(row.ids) for row in rows),
-            supervised=sum(supervised),
-            truncated=sum(row.truncated for row in rows),
-            dropped=supervised.count(0),
-            unknown=0 if unknown_id is None else sum(row.ids.count(unknown_id) for row in rows),
+    def _add(self, total: _Total, epoch: int, rows: int, times: int) -> None:
+        made = self._made(epoch)
+        tally = made.rows.tally(0, rows)
+        total.rows += times * np.array(
+            (tally.rows, tally.tokens, tally.supervised, tally.truncated, tally.dropped, tally.unknown)
         )
+        total.cut += times * np.array((made.left_out, made.pieces))
+        total.examples += times * rows / len(made.rows) * np.array(made.examples)
+        np.add.at(total.of_parts, self._part_of[: len(tally.by_store)], times * tally.by_store)
+
+    def _shares(self, total: _Total, epochs: float) -> tuple[Source, ...]:
+        plain = all(isinstance(s.stream, Passes) and s.per_epoch == len(s.stream) for s in self._sources)
+        if plain and len(self._parts) == 1:
+            return ()
+        rows, tokens, supervised = total.of_parts.T
+        seen = tokens if self._wrapped else rows
+        found = []
+        for source in self._sources:
+            for part, start in zip(source.parts, source.starts, strict=True):
+                available = len(self._datasets[part])
+                if isinstance(source.stream, Buffered):
+                    available = source.stream.within(start, start + available)
+                found.append(
+                    Source(
+                        self._datasets[part].name,
+                        source.replayed,
+                        available,
+                        per_epoch=total.examples[part] / epochs,
+                        passes=total.examples[part] / max(available, 1),
+                        rows=seen[part] / max(seen.sum(), 1),
+                        supervised=supervised[part] / max(supervised.sum(), 1),
+                    )
+                )
+        return tuple(found)
 
 
-class _Part:
-    """One of the data sets."""
+class _Total:
+    """Sums over epochs: of all rows, and of each part."""
 
-    def __init__(self, dataset: Dataset, epochs: Epochs) -> None:
-        self.dataset, self._epochs = dataset, epochs
+    def __init__(self, parts: int) -> None:
+        self.rows = np.zeros(6, np.int64)  # as in Tally
+        self.cut = np.zeros(2, np.int64)
+        self.examples = np.zeros(parts)
+        self.of_parts = np.zeros((parts, 3), np.int64)
 
-    @cached_property
-    def _variants(self) -> list[list[Tokens]]:
-        """Every way to write each row, encoded once; not for documents of several texts, which have too many."""
-        written = [self.dataset.variants(position) for position in range(len(self.dataset))]
-        encoded = iter(self._epochs.encode([example for variants in written for example in variants]))
-        return [[next(encoded) for _ in variants] for variants in written]
+    def counts(self, sources: tuple[Source, ...]) -> Counts:
+        rows, tokens, supervised, truncated, dropped, unknown = self.rows.tolist()
+        left_out, pieces = self.cut.tolist()
+        return Counts(rows, tokens, supervised, truncated, dropped, unknown, left_out, pieces, sources)
 
-    def rows(self, epoch: int) -> list[Tokens]:
-        if self.dataset.joined:
-            return self._epochs.encode(self.dataset.examples(epoch))
-        drawn = (self.dataset.drawn(position, epoch)[0] for position in range(len(self.dataset)))
-        return [variants[index] for variants, index in zip(self._variants, drawn, strict=True)]
+
+def stage_epochs(
+    recipe: spec.Recipe,
+    name: str,
+    data: Datasets,
+    tokenizer: Fast,
+    chat: ChatTemplate | None,
+    kept: Kept | None = None,
+) -> Epochs:
+    """The epochs of a stage of a recipe.
+
+    Raises:
+        BadData: a data set cannot be read.
+    """
+    stage = recipe.stages[name]
+    assert isinstance(stage, spec.Causal), f"{name} trains on pairs"
+    replay = (stage.replay, [data.get(ref) for ref in recipe.replayed(name)]) if stage.replay else None
+    return Epochs(
+        [data.get(ref) for ref in stage.data],
+        tokenizer,
+        recipe.seed,
+        encoding_of(stage, chat),
+        mix=stage.mix,
+        replay=replay,
+        wrapped=stage.packing == "wrapped",
+        kept=kept,
+    )
+
+
+def encoding_of(stage: spec.Causal, chat: ChatTemplate | None) -> Encoding:
+    """How the texts of a stage become rows."""
+    return Encoding(
+        stage.max_length,
+        whole=isinstance(stage, spec.Pretrain),
+        truncation=stage.truncation,
+        chunk_overlap=stage.chunk_overlap,
+        turns=stage.train_on_turns if isinstance(stage, spec.Sft) else "all",
+        chat=chat,
+    )
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
     """The order of the rows of an epoch, shuffled from (seed, epoch)."""
-    order = list(range(length))
-    random.Random(f"{seed}:shuffle:{epoch}").shuffle(order)
+    order: list[int] = permutation(length, f"{seed}:shuffle:{epoch}").tolist()
     return order
-
-
-def count_pairs(
-    tokenizer: Fast, pairs: Sequence[Pair], max_length: int, seed: int, global_batch_size: int, total_steps: int
-) -> Counts:
-    """Counts of a preference stage, as `Epochs.counts`; a prompt's tokens count twice, as the model reads it twice."""
-    rows = encode_pairs(tokenizer, pairs, max_length)
-    whole, rest = divmod(total_steps, -(-len(rows) // global_batch_size))
-    last = epoch_order(len(rows), seed, whole)[: rest * global_batch_size]
-    return _sum(
-        [
-            *[_count_pairs(rows, tokenizer.unknown_id)] * whole,
-            _count_pairs([rows[index] for index in last], tokenizer.unknown_id),
-        ]
-    )
-
-
-def _count_pairs(rows: Sequence[PairTokens], unknown_id: int | None) -> Counts:
-    sides = [(row.prompt_ids, side) for row in rows for side in (row.chosen_ids, row.rejected_ids)]
-    return Counts(
-        rows=len(rows),
-        tokens=sum(len(prompt) + len(said) for prompt, said in sides),
-        supervised=sum(len(said) for _, said in sides),
-        truncated=sum(row.truncated for row in rows),
-        dropped=sum(row.chosen_ids == row.rejected_ids for row in rows),
-        unknown=0 if unknown_id is None else sum(part.count(unknown_id) for side in sides for part in side),
-    )
-
-
-def _sum(counts: Sequence[Counts]) -> Counts:
-    return Counts(
-        rows=sum(count.rows for count in counts),
-        tokens=sum(count.tokens for count in counts),
-        supervised=sum(count.supervised for count in counts),
-        truncated=sum(count.truncated for count in counts),
-        dropped=sum(count.dropped for count in counts),
-        unknown=sum(count.unknown for count in counts),
-    )

@@ -5,39 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from runner import spec
 from runner.asking import ascii_id
-from runner.data.layers import Item, Layer, Shape, Writer
+from runner.data.filters import first_of_each, mark
+from runner.data.layers import Item, Items, Layer, Shape
+from runner.data.pairs import Pair, Preferences, Samples
+from runner.data.rejecting import preferences_of
+from runner.data.texts import Example, Message
 from runner.errors import BadData
-from runner.templates import compile_template
 
-MAX_DRAWS = 1000
-"""Draws of `other` for one rejected text; where so many give only texts that are right, none will do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text to train on; a document has the prompt ""."""
-
-    prompt: str
-    completion: str
-    row: int
-    """Index of the row in its source."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A preference: after `prompt`, `chosen` rather than `rejected`."""
-
-    prompt: str
-    chosen: str
-    rejected: str
-    row: int
+__all__ = ["Dataset", "Example", "Message", "Pair"]
 
 
 class Dataset:
@@ -53,7 +35,7 @@ class Dataset:
         return self._layer.shape
 
     @cached_property
-    def items(self) -> tuple[Item, ...]:
+    def items(self) -> Items:
         """Its rows, in the order of the source.
 
         Raises:
@@ -61,6 +43,9 @@ class Dataset:
         """
         items = self._layer.items if self._split is None else self._layer.side(self._split)
         if not items:
+            if reasons := ", ".join(f"{rows:,} {why}" for why, rows in self._layer.kept.left_out.items()):
+                left = f"data.{self.name} has no rows: {reasons} were left out"
+                raise BadData(left, hint="see its `filter` and `on_bad_row`")
             raise BadData(f"data.{self.name} has no rows", hint="the share of a split is of the distinct keys, rounded")
         return items
 
@@ -100,46 +85,58 @@ class Dataset:
 
     def variants(self, position: int) -> tuple[Example, ...]:
         """Every way a row can be written: one, or one for each template of a pick."""
-        found = self._variants.get(position)
-        if found is None:
-            found = self._variants[position] = tuple(self._write(self.items[position]))
-        return found
+        return self._layer.variants(self.items[position])
 
     def pairs(self) -> list[Pair]:
-        """The pairs of all rows: one per rejected template, or one from the columns.
+        """The pairs of all rows, without those that a checkpoint has yet to say; see `preferences`."""
+        return list(self.preferences().pairs)
 
-        A rejected text is the completion of no row; of a template that takes fields of `other` alone, it is only no
-        completion of a row with the same prompt.
+    def preferences(self, samples: Samples | None = None) -> Preferences:
+        """The pairs of all rows, and what was left out on the way.
+
+        Args:
+            samples: what checkpoints said, for `{sample: …}`.
 
         Raises:
-            BadData: a row has no such text.
+            BadData: its rows hold no pairs, or not one is left.
         """
         if self.shape != "pairs":
             raise BadData(f"data.{self.name} has no pairs", hint="give rejected: with prompt: and completion:")
-        return [pair for position in range(len(self.items)) for pair in self._pairs_of(position)]
+        if samples:
+            return preferences_of(self, self._layer, samples)
+        return self._preferences
+
+    @property
+    def rejected(self) -> tuple[spec.Negative, ...]:
+        """How its negatives are made; nothing where a column has them."""
+        return self._layer.rejected or ()
 
     def texts(self) -> Iterator[str]:
         """Every text that can occur, all templates of a pick included; for a tokenizer's vocabulary."""
         for position in range(len(self.items)):
             for example in self.variants(position):
-                yield from (text for text in (example.prompt, example.completion) if text)
+                yield from (text for text in example.texts if text)
         if self.joined:
             yield "\n"
         if self.shape == "pairs":
             yield from (text for pair in self.pairs() for text in (pair.chosen, pair.rejected))
 
     def cases(self) -> list[dict[str, Any]]:
-        """One case per row: its id, columns, and `prompt` and `completion` where they are written (as in epoch 0).
+        """One case per row: its id, columns, and `prompt` and `completion` where they are written (as in epoch 0); of a
+        conversation, `messages` before its last answer.
 
         The id is the column `id`, else the key of the split, else a digest of the columns; of rows with equal ids the
         second gets `-2` at its end, and so on.
         """
-        cases, ids = [], set()
+        return list(self.each_case())
+
+    def each_case(self) -> Iterator[dict[str, Any]]:
+        """The same, one after the other."""
+        ids: set[str] = set()
         for position, item in enumerate(self.items):
             values = dict(self._layer.written(item))
-            if self.shape == "prompt":
-                example = self.example(position, 0)
-                values |= {"prompt": example.prompt, "completion": example.completion}
+            if self.shape in ("prompt", "messages"):
+                values |= _asked(self.example(position, 0), values)
             name = first = self._id(item)
             count = 1
             while name in ids:
@@ -148,12 +145,19 @@ class Dataset:
             ids.add(name)
             given = values.get("id")
             # an id column stays as it is, for templates; written in ASCII it is the case's id all the same
-            cases.append({**values, "id": given if given is not None and ascii_id(str(given)) == name else name})
-        return cases
+            yield {**values, "id": given if given is not None and ascii_id(str(given)) == name else name}
 
     def ids(self) -> Iterator[str]:
         """What each row is about: its id as in `cases`, which rows about the same thing share."""
         return (self._id(item) for item in self.items)
+
+    @cached_property
+    def repeats(self) -> int:
+        """Rows that are written like an earlier one; where nothing is written, rows with the same columns."""
+        marks = array("Q")
+        for position, item in enumerate(self.items):
+            marks.append(mark(self.variants(position) if self.shape != "rows" else (_columns_of(item),)))
+        return len(marks) - len(first_of_each(marks))
 
     def columns(self, position: int) -> Mapping[str, Any]:
         """The columns of the row at `position`, and the fields that templates wrote."""
@@ -164,119 +168,13 @@ class Dataset:
         return self._layer.digest(self._split)
 
     @cached_property
-    def _variants(self) -> dict[int, tuple[Example, ...]]:
-        return {}
-
-    @cached_property
     def _pick(self) -> spec.Pick | None:
         found = self._layer.pick
         return found[1] if found is not None else None
 
     @cached_property
-    def _pick_writers(self) -> list[tuple[Writer | None, Writer]]:
-        """(prompt, completion) of each template of the pick; (None, text) for documents."""
-        found = self._layer.pick
-        assert found is not None
-        label = f"data.{found[0].name}.pick.of"
-        return [
-            (None, Writer(way.text, f"{label}[{index}].text"))
-            if way.text is not None
-            else (
-                Writer(way.prompt or "", f"{label}[{index}].prompt"),
-                Writer(way.completion or "", f"{label}[{index}]"),
-            )
-            for index, way in enumerate(found[1].of)
-        ]
-
-    def _write(self, item: Item) -> Iterator[Example]:
-        found = self._layer.pick
-        if found is not None:
-            values = found[0].given(item)
-            for prompt, completion in self._pick_writers:
-                given = "" if prompt is None else prompt.write(values, item.where)
-                yield Example(given, completion.write(values, item.where), item.index)
-            return
-        values = self._layer.written(item)
-        if self.shape == "rows":
-            raise BadData(
-                f"data.{self.name} has rows, but no text",
-                expected="text:, or prompt: and completion:, or columns of these names",
-            )
-        if self.shape == "text":
-            yield Example("", _text(values, "text", self.name, item), item.index)
-            return
-        prompt_text = _text(values, "prompt", self.name, item) if "prompt" in self._layer.names else ""
-        said = "completion" if "completion" in self._layer.names else "chosen"
-        yield Example(prompt_text, _text(values, said, self.name, item), item.index)
-
-    def _chosen(self, item: Item) -> str:
-        field = "chosen" if "chosen" in self._layer.names else "completion"
-        return _text(self._layer.written(item), field, self.name, item)
-
-    @cached_property
-    def _true(self) -> frozenset[str]:
-        """What is right somewhere."""
-        found = {self._chosen(item) for item in self.items}
-        if "completion" in self._layer.names:
-            found |= {_text(self._layer.written(item), "completion", self.name, item) for item in self.items}
-        return frozenset(found)
-
-    @cached_property
-    def _rejected_writers(self) -> list[Writer]:
-        templates = self._layer.rejected or ()
-        return [Writer(source, f"data.{self._layer.name}.rejected[{index}]") for index, source in enumerate(templates)]
-
-    def _pairs_of(self, position: int) -> Iterator[Pair]:
-        item = self.items[position]
-        prompt = self.variants(position)[0].prompt
-        chosen = self._chosen(item)
-        if not self._rejected_writers:
-            rejected = _text(self._layer.written(item), "rejected", self.name, item)
-            if rejected == chosen:
-                raise BadData(f"data.{self.name}: chosen and rejected are the same text", where=item.where)
-            yield Pair(prompt, chosen, rejected, item.index)
-        for number, writer in enumerate(self._rejected_writers):
-            yield Pair(prompt, chosen, self._reject(position, number, writer), item.index)
-
-    def _reject(self, position: int, number: int, writer: Writer) -> str:
-        item = self.items[position]
-        values = self._layer.written(item)
-        if not writer.draws_other:
-            text = writer.write(values, item.where)
-            if text in self._true:
-                label = f"data.{self.name}.rejected[{number}]"
-                raise BadData(f"{label}: {text!r} is the completion of a row, so it is right", where=item.where)
-            return text
-        generator = random.Random(f"{self._layer.seed}:{self._layer.name}:{item.index}:rejected:{number}")
-        right = self._right_for[self.variants(position)[0].prompt] if self._of_other_only(writer) else self._true
-        for _ in range(MAX_DRAWS if len(self.items) > 1 else 0):
-            other = generator.randrange(len(self.items) - 1)
-            other += other >= position  # never the row itself
-            text = writer.write(values, item.where, self._layer.written(self.items[other]))
-            if text not in right:
-                return text
-        what = "wrong for this prompt" if right is not self._true else "not also the completion of a row"
-        raise BadData(
-            f"data.{self.name}.rejected[{number}]: no other row gives a text that is {what}",
-            where=item.where,
-            hint="a rejected text that is right teaches nothing; use another template or more rows",
-        )
-
-    def _of_other_only(self, writer: Writer) -> bool:
-        """Whether a template says nothing of the row itself, as `{{ other.capital }}`.
-
-        What it gives is right elsewhere, always or by chance, and there it answers another prompt: it is enough that it
-        is wrong for this one. A text that also names its own row states a fact, which must be right nowhere.
-        """
-        return writer.draws_other and not compile_template(writer.source).names & self._layer.names - {"other"}
-
-    @cached_property
-    def _right_for(self) -> Mapping[str, set[str]]:
-        """The completions of each prompt."""
-        found: dict[str, set[str]] = {}
-        for position, item in enumerate(self.items):
-            found.setdefault(self.variants(position)[0].prompt, set()).add(self._chosen(item))
-        return found
+    def _preferences(self) -> Preferences:
+        return preferences_of(self, self._layer)
 
     def _id(self, item: Item) -> str:
         values = self._layer.written(item)
@@ -289,11 +187,19 @@ class Dataset:
         return ascii_id(str(given))
 
 
-def _text(values: Mapping[str, Any], field: str, name: str, item: Item) -> str:
-    value = values.get(field)
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    found = "nothing" if value is None else f"a {type(value).__name__}"
-    raise BadData(f"data.{name}: {field} is {found} in this row", where=item.where, expected="text")
+def _columns_of(item: Item) -> Example:
+    return Example("", json.dumps(item.values, sort_keys=True, ensure_ascii=False, default=str), item.index)
+
+
+def _asked(example: Example, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a case that say what is asked, and the right answer."""
+    if not example.messages:
+        return {"prompt": example.prompt, "completion": example.completion}
+    answered = example.messages[-1].role == "assistant"
+    said = example.messages[:-1] if answered else example.messages
+    found: dict[str, Any] = {"messages": [{"role": turn.role, "content": turn.content} for turn in said]}
+    if answered:
+        found["completion"] = example.messages[-1].content
+    if "prompt" not in values and said and said[-1].role == "user":
+        found["prompt"] = said[-1].content
+    return found

@@ -1,4 +1,7 @@
-"""The file formats of sources: one file → records with the line each starts on; every fault has a file and a line.
+"""The text formats of sources, row by row: where in its file a record begins, and what it says.
+
+A file is scanned once, from its beginning, which finds every record and its fault; later a record is parsed again from
+its own bytes. JSON lists and parquet, which cannot be read from the middle, are in `containers`.
 
 Text is UTF-8. A byte-order mark and CRLF line ends are taken off; a NUL byte or bytes that are not UTF-8 are errors.
 Only `\\n` ends a line, so that U+2028 or a form feed inside a value stay where they are.
@@ -7,128 +10,283 @@ Only `\\n` ends a line, so that U+2028 or a form feed inside a value stay where 
 from __future__ import annotations
 
 import csv
-import gzip
-import itertools
-import json
-import lzma
+import io
+import re
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NamedTuple, Protocol
 
+from runner.data.json_text import Values, an_object, json_value
 from runner.errors import BadData, Where
 
-Record = tuple[int, dict[str, Any]]
-"""The line a record starts on (for parquet its number), from 1, and its values by column."""
+KINDS = ("tsv", "csv", "json", "jsonl", "txt", "parquet")
+"""Extensions of the formats that can be read."""
+COMPRESSED = (".gz", ".xz")
+CHUNK = 1 << 20
+"""Bytes that are read at a time."""
 
-COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+
+class Found(NamedTuple):
+    """A record of a file."""
+
+    start: int
+    """Of its bytes in the file."""
+    length: int
+    line: int
+    """Where it begins, from 1."""
+    values: Values | BadData
+    """What it says, or what is wrong with it."""
+
+
+class Reader(Protocol):
+    """A text format, on one file."""
+
+    def scan(self, stream: IO[bytes]) -> Iterator[Found]:
+        """Every record of a file, in order.
+
+        Raises:
+            BadData: a fault after which nothing of the file can be read.
+        """
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """What a record says that begins on `line`, from its bytes; None where they hold none.
+
+        Raises:
+            BadData: it is not what the format wants.
+        """
 
 
 def kind_of(path: Path) -> str | None:
-    """The format of a file by its name, `.gz` and `.xz` left aside; None where it is not one of FORMATS."""
+    """The format of a file by its name, `.gz` and `.xz` left aside; None where it is not one of KINDS."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     kind = suffixes[-1][1:] if suffixes else ""
-    return kind if kind in FORMATS else None
+    return kind if kind in KINDS else None
 
 
-def records(path: Path, shown: str, separator: str | None) -> Iterator[Record]:
-    """The records of one file, in its order.
+def reader(kind: str, shown: str, separator: str | None) -> Reader:
+    """The reader of a text format.
 
     Args:
         shown: the name of the file in errors.
         separator: for txt, what stands between two records; None for one record per line.
+    """
+    if kind == "txt" and separator not in (None, "\n"):
+        return Separated(shown, separator or "")
+    return _READERS[kind](shown)
+
+
+def decoded(raw: bytes, shown: str, line: int) -> str:
+    """The text of some whole lines of a file, of which the first is number `line`.
 
     Raises:
-        BadData: the file, or a record of it, cannot be read.
+        BadData: it is not UTF-8, or holds a NUL byte.
     """
-    kind = kind_of(path)
-    assert kind is not None, f"{path} was not checked by sources"
-    if kind == "parquet":
-        yield from _parquet(path, shown)
-        return
+    if line == 1:
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    if b"\0" in raw:
+        raise BadData(
+            "a NUL byte; this is not a text file in UTF-8",
+            where=Where(shown, line + raw.count(b"\n", 0, raw.index(b"\0"))),
+            hint="a file in UTF-16 is converted by: iconv -f UTF-16 -t UTF-8",
+        )
     try:
-        with _opened(path) as stream:
-            if kind == "txt":
-                yield from _txt(stream, shown, separator)
-            else:
-                yield from FORMATS[kind](stream, shown)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise BadData(f"cannot be read: {error}", where=Where(shown)) from error
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        begins = raw.rfind(b"\n", 0, error.start) + 1
+        raise BadData(
+            f"byte {raw[error.start]:#04x} is not UTF-8",
+            where=Where(shown, line + raw.count(b"\n", 0, begins), len(raw[begins : error.start].decode()) + 1),
+            expected="text in UTF-8",
+            hint="files in GBK or GB18030 are converted by: iconv -f GB18030 -t UTF-8",
+        ) from None
+    return text.replace("\r\n", "\n") if b"\r\n" in raw else text
 
 
-def columns(path: Path, shown: str, separator: str | None) -> tuple[str, ...]:
-    """Column names, from as little of the file as can tell: its first records. None where it has no record."""
-    if kind_of(path) == "parquet":
-        parquet = _parquet_file(path, shown)
-        return tuple(parquet.schema_arrow.names) if parquet.metadata.num_rows else ()
-    # objects of JSON need not all have the same keys
-    first = itertools.islice(records(path, shown, separator), 100)
-    return tuple(dict.fromkeys(name for _, values in first for name in values))
+class _Lines:
+    """A format with a record per line."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+
+    def scan(self, stream: IO[bytes]) -> Iterator[Found]:
+        """Every line that holds a record."""
+        start = 0
+        for line, raw in enumerate(stream, start=1):
+            values = _tried(self.parse, raw, line)
+            if values is not None:
+                yield Found(start, len(raw), line, values)
+            start += len(raw)
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A line's record."""
+        raise NotImplementedError
 
 
-def _opened(path: Path) -> IO[bytes]:
-    opener = COMPRESSED.get(path.suffix.lower(), open)
-    stream: IO[bytes] = opener(path, "rb")
-    return stream
+def _tried(parse: Callable[[bytes, int], Values | None], raw: bytes, line: int) -> Values | BadData | None:
+    try:
+        return parse(raw, line)
+    except BadData as error:
+        return error
 
 
-def _lines(stream: IO[bytes], shown: str) -> Iterator[str]:
-    """Decoded lines, each with its `\\n` (CRLF made `\\n`)."""
-    for number, raw in enumerate(stream, start=1):
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        if b"\0" in raw:
-            raise BadData(
-                "a NUL byte; this is not a text file in UTF-8",
-                where=Where(shown, number),
-                hint="a file in UTF-16 is converted by: iconv -f UTF-16 -t UTF-8",
-            )
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError as error:
-            raise BadData(
-                f"byte {raw[error.start]:#04x} is not UTF-8",
-                where=Where(shown, number, len(raw[: error.start].decode()) + 1),
-                expected="text in UTF-8",
-                hint="files in GBK or GB18030 are converted by: iconv -f GB18030 -t UTF-8",
-            ) from None
-        yield line[:-2] + "\n" if line.endswith("\r\n") else line
+class Jsonl(_Lines):
+    """One object per line. Empty lines are left out."""
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A line's object."""
+        text = decoded(raw, self.shown, line).strip()
+        if not text:
+            return None
+        value, end = json_value(text, 0, self.shown, line)
+        if end != len(text):
+            raise BadData("not JSON: more text after the object", where=Where(self.shown, line, end + 1))
+        return an_object(value, text, self.shown, line)
 
 
-def _tsv(stream: IO[bytes], shown: str) -> Iterator[Record]:
+class Txt(_Lines):
+    """One record per line, in the column `text`. Lines of white space only are left out."""
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A line."""
+        text = decoded(raw, self.shown, line)
+        return {"text": text.removesuffix("\n")} if text.strip() else None
+
+
+class Tsv(_Lines):
     """One record per line, values between tabs; nothing is quoted. Empty lines are left out."""
-    header: tuple[str, ...] = ()
-    for number, line in enumerate(_lines(stream, shown), start=1):
-        if line in ("\n", ""):
-            continue
-        values = line.removesuffix("\n").split("\t")
-        if not header:
-            header = _header(values, shown, number)
-        else:
-            yield number, _filled(header, values, shown, number)
+
+    def __init__(self, shown: str) -> None:
+        super().__init__(shown)
+        self._header: tuple[str, ...] = ()
+
+    def scan(self, stream: IO[bytes]) -> Iterator[Found]:
+        """Every line but the first, which is the header."""
+        start = 0
+        for line, raw in enumerate(stream, start=1):
+            if not self._header:
+                if text := decoded(raw, self.shown, line).removesuffix("\n"):
+                    self._header = _header(text.split("\t"), self.shown, line)
+            elif (values := _tried(self.parse, raw, line)) is not None:
+                yield Found(start, len(raw), line, values)
+            start += len(raw)
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A line's values by column."""
+        text = decoded(raw, self.shown, line).removesuffix("\n")
+        return _filled(self._header, text.split("\t"), self.shown, line) if text else None
 
 
-def _csv(stream: IO[bytes], shown: str) -> Iterator[Record]:
+class Csv:
     """RFC 4180, quoted values may hold line breaks. Empty lines are left out."""
-    csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_lines(stream, shown), strict=True)
-    header: tuple[str, ...] = ()
-    start = 1
-    while True:
+
+    def __init__(self, shown: str) -> None:
+        csv.field_size_limit(sys.maxsize)
+        self.shown = shown
+        self._header: tuple[str, ...] = ()
+
+    def scan(self, stream: IO[bytes]) -> Iterator[Found]:
+        """Every record but the first, which is the header."""
+        lines = _Followed(stream, self.shown)
+        reader = csv.reader(lines, strict=True)
+        while True:
+            start, line = lines.read_bytes, lines.read_lines + 1
+            found: Values | BadData | None
+            try:
+                row = next(reader, None)
+                if row is None:
+                    return
+                if row and not self._header:
+                    self._header = _header(row, self.shown, line)
+                    continue
+                found = _filled(self._header, row, self.shown, line) if row else None
+            except csv.Error as error:
+                found = BadData(f"not CSV: {error}", where=Where(self.shown, line))
+                if lines.ended:  # a quotation mark without its other half: all that follows was taken for one value
+                    raise found from error
+            except BadData as error:
+                if not self._header:
+                    raise
+                found = error
+            if found is not None:
+                yield Found(start, lines.read_bytes - start, line, found)
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A record's values by column."""
+        text = decoded(raw, self.shown, line)
         try:
-            values = next(reader, None)
+            row = next(csv.reader(io.StringIO(text, newline="\n"), strict=True), None)
         except csv.Error as error:
-            raise BadData(f"not CSV: {error}", where=Where(shown, start)) from error
-        if values is None:
-            return
-        if values and not header:
-            header = _header(values, shown, start)
-        elif values:
-            yield start, _filled(header, values, shown, start)
-        start = reader.line_num + 1
+            raise BadData(f"not CSV: {error}", where=Where(self.shown, line)) from error
+        return _filled(self._header, row, self.shown, line) if row else None
+
+
+class _Followed:
+    """The lines of a stream as text, and how much of it was read."""
+
+    def __init__(self, stream: IO[bytes], shown: str) -> None:
+        self._stream, self._shown = stream, shown
+        self.read_bytes = self.read_lines = 0
+        self.ended = False
+
+    def __iter__(self) -> _Followed:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline()
+        if not raw:
+            self.ended = True
+            raise StopIteration
+        self.read_bytes += len(raw)
+        self.read_lines += 1
+        return decoded(raw, self._shown, self.read_lines)
+
+
+class Separated:
+    """Records of a txt file between separators; newlines around one, and those of white space only, are left out."""
+
+    def __init__(self, shown: str, separator: str) -> None:
+        self.shown = shown
+        # where lines end in CRLF, so do those of the separator
+        self._separator = re.compile(re.escape(separator.encode()).replace(b"\\\n", rb"\r?\n"))
+        self._longest = 2 * len(separator.encode())
+
+    def scan(self, stream: IO[bytes]) -> Iterator[Found]:
+        """Every record, from its first line that is not empty."""
+        start, line = 0, 1
+        for part, between in self._parts(stream):
+            before = _EMPTY_LINES.match(part)
+            skipped = before.end() if before else 0
+            begins = line + part.count(b"\n", 0, skipped)
+            raw = part[skipped:]
+            if (values := _tried(self.parse, raw, begins)) is not None:
+                yield Found(start + skipped, len(raw), begins, values)
+            line += part.count(b"\n") + between.count(b"\n")
+            start += len(part) + len(between)
+
+    def parse(self, raw: bytes, line: int) -> Values | None:
+        """A record's text."""
+        text = decoded(raw, self.shown, line).strip("\n")
+        return {"text": text} if text.strip() else None
+
+    def _parts(self, stream: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """What lies between separators, and the separator after it; the last one has none."""
+        held = bytearray()
+        looked = 0
+        while chunk := stream.read(max(CHUNK, len(held))):
+            held += chunk
+            begin = 0
+            for match in self._separator.finditer(held, looked):
+                yield bytes(held[begin : match.start()]), match[0]
+                begin = match.end()
+            looked = max(len(held) - self._longest, begin) - begin
+            del held[:begin]
+        yield bytes(held), b""
+
+
+_EMPTY_LINES = re.compile(rb"(?:\xef\xbb\xbf)?(?:\r?\n)*")
 
 
 def _header(names: list[str], shown: str, line: int) -> tuple[str, ...]:
@@ -140,7 +298,7 @@ def _header(names: list[str], shown: str, line: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _filled(header: tuple[str, ...], values: list[str], shown: str, line: int) -> dict[str, Any]:
+def _filled(header: tuple[str, ...], values: list[str], shown: str, line: int) -> Values:
     if len(values) != len(header):
         raise BadData(
             f"{len(values)} values, but the header has {len(header)} columns",
@@ -150,128 +308,4 @@ def _filled(header: tuple[str, ...], values: list[str], shown: str, line: int) -
     return dict(zip(header, values, strict=True))
 
 
-def _decode(text: str, start: int, shown: str, line: int) -> tuple[Any, int]:
-    """The JSON value at `start`, and where it ends."""
-    try:
-        value, end = _DECODER.raw_decode(text, start)
-    except json.JSONDecodeError as error:
-        at = Where(shown, line + text.count("\n", start, error.pos), error.colno)
-        raise BadData(f"not JSON: {error.msg}", where=at) from None
-    except (_NotJsonError, RecursionError) as error:
-        raise BadData(f"not JSON: {error}", where=Where(shown, line)) from None
-    if not isinstance(value, dict):
-        raise BadData(
-            f"found {_JSON_NAMES.get(type(value), type(value).__name__)}",
-            where=Where(shown, line),
-            expected='an object with named values, for example {"text": "…"}',
-        )
-    if "\\u" in text[start:end]:
-        _no_half_characters(value, shown, line)
-    return value, end
-
-
-def _no_half_characters(value: object, shown: str, line: int) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise BadData("half of a \\u surrogate pair, which is no character", where=Where(shown, line)) from None
-
-
-def _jsonl(stream: IO[bytes], shown: str) -> Iterator[Record]:
-    """One object per line. Empty lines are left out."""
-    for number, line in enumerate(_lines(stream, shown), start=1):
-        text = line.strip()
-        if text:
-            value, end = _decode(text, 0, shown, number)
-            if end != len(text):
-                raise BadData("not JSON: more text after the object", where=Where(shown, number, end + 1))
-            yield number, value
-
-
-def _json(stream: IO[bytes], shown: str) -> Iterator[Record]:
-    """One list of objects."""
-    text = "".join(_lines(stream, shown))
-    position = _past_space(text, 0)
-    if position == len(text):
-        return
-    if text[position] != "[":
-        raise BadData(
-            "found no list",
-            where=Where(shown, text.count("\n", 0, position) + 1),
-            expected="a list of objects: [{…}, …]",
-        )
-    position, counted, line = _past_space(text, position + 1), 0, 1
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
-        value, end = _decode(text, position, shown, line)
-        yield line, value
-        position = _past_space(text, end)
-        if text[position : position + 1] == ",":
-            position = _past_space(text, position + 1)
-        elif text[position : position + 1] != "]":
-            raise BadData("not JSON: Expecting ',' or ']'", where=Where(shown, text.count("\n", 0, position) + 1))
-
-
-def _past_space(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _txt(stream: IO[bytes], shown: str, separator: str | None) -> Iterator[Record]:
-    """Records between separators; newlines around a record, and records of white space only, are left out."""
-    if separator is None or separator == "\n":
-        for number, line in enumerate(_lines(stream, shown), start=1):
-            if line.strip():
-                yield number, {"text": line.removesuffix("\n")}
-        return
-    start = 1
-    for part in "".join(_lines(stream, shown)).split(separator):
-        body = part.lstrip("\n")
-        if body.strip():
-            yield start + len(part) - len(body), {"text": body.rstrip("\n")}
-        start += part.count("\n") + separator.count("\n")
-
-
-def _parquet_file(path: Path, shown: str) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise BadData("parquet needs pyarrow", where=Where(shown), hint="pip install pyarrow") from error
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise BadData(f"not a parquet file: {error}", where=Where(shown)) from error
-
-
-def _parquet(path: Path, shown: str) -> Iterator[Record]:
-    number = 0
-    for batch in _parquet_file(path, shown).iter_batches():
-        for values in batch.to_pylist():
-            number += 1
-            yield number, values
-
-
-class _NotJsonError(Exception):
-    pass
-
-
-def _constant(name: str) -> object:
-    raise _NotJsonError(f"{name} is no JSON value")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_constant)
-_JSON_NAMES: dict[type, str] = {
-    list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false", type(None): "null",
-}  # fmt: skip
-
-FORMATS: dict[str, Callable[[IO[bytes], str], Iterator[Record]]] = {
-    "tsv": _tsv,
-    "csv": _csv,
-    "json": _json,
-    "jsonl": _jsonl,
-    "txt": lambda stream, shown: _txt(stream, shown, None),
-    "parquet": lambda _stream, _shown: iter(()),
-}
-"""Readers by extension; parquet is read from its path and txt with its separator, by `records`."""
+_READERS: dict[str, Callable[[str], Reader]] = {"tsv": Tsv, "csv": Csv, "jsonl": Jsonl, "txt": Txt}

@@ -12,13 +12,13 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from runner.atomic import publish_bytes, publish_text
-from runner.data.examples import Dataset
+from runner.data.examples import Dataset, Example
 from runner.errors import BadData
 
 FORMAT_VERSION = 1
@@ -34,8 +34,11 @@ class Row:
 
     columns: Mapping[str, Any]
     prompt: str
+    """What was asked; of a conversation, what its user said first."""
     text: str
-    """Prompt and completion, or the document."""
+    """Prompt and completion, or the document; of a conversation, what its user said first."""
+    turns: tuple[str, ...] = ()
+    """Of a conversation, what was asked before each of its answers; see `question_of`."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,17 @@ class TrainedOn:
 
 def gather(data: Dataset) -> TrainedOn:
     """What training on `data` sees, in all the ways its rows can be written."""
-    questions: set[int] = set()
-    keys: set[int] = set()
+    questions, keys = array("Q"), array("Q")
     rows: list[Row] = []
     every = max(len(data) // SAMPLE, 1)
     for position, case_id in enumerate(data.ids()):
-        keys.add(_digest(case_id))
+        keys.append(_digest(case_id))
         variants = data.variants(position)
         for example in variants:
-            questions |= {_digest(text) for text in _questions(example.prompt, example.completion)}
-        if variants[0].prompt and position % every == 0 and len(rows) < SAMPLE:
-            first = variants[0]
-            rows.append(Row(data.columns(position), first.prompt, first.prompt + first.completion))
-    return TrainedOn(data.name, array("Q", sorted(questions)), array("Q", sorted(keys)), tuple(rows))
+            questions.extend(_digest(text) for text in _questions(example))
+        if position % every == 0 and len(rows) < SAMPLE and (row := _row(data.columns(position), variants[0])):
+            rows.append(row)
+    return TrainedOn(data.name, _distinct(questions), _distinct(keys), tuple(rows))
 
 
 def write(found: TrainedOn, folder: Path) -> None:
@@ -80,7 +81,7 @@ def write(found: TrainedOn, folder: Path) -> None:
         "format_version": FORMAT_VERSION,
         "questions": len(found.questions),
         "keys": len(found.keys),
-        "rows": [[dict(row.columns), row.prompt, row.text] for row in found.rows],
+        "rows": [[dict(row.columns), row.prompt, row.text, row.turns] for row in found.rows],
     }
     publish_bytes(folder / f"{found.ref}.u64", found.questions.tobytes() + found.keys.tobytes())
     publish_text(folder / f"{found.ref}.json", json.dumps(about, ensure_ascii=False, default=str) + "\n")
@@ -102,7 +103,7 @@ def read(ref: str, folder: Path) -> TrainedOn | None:
         digests = array("Q", path.with_suffix(".u64").read_bytes())
         if len(digests) != about["questions"] + about["keys"]:
             raise ValueError(f"{len(digests)} digests")
-        rows = tuple(Row(*row) for row in about["rows"])
+        rows = tuple(Row(columns, prompt, text, *map(tuple, more)) for columns, prompt, text, *more in about["rows"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadData(
             f"{path} cannot be read ({type(error).__name__}: {error})",
@@ -111,22 +112,67 @@ def read(ref: str, folder: Path) -> TrainedOn | None:
     return TrainedOn(ref, digests[: about["questions"]], digests[about["questions"] :], rows)
 
 
-def differs(rows: Iterable[tuple[str, Row]]) -> tuple[str, str] | None:
-    """A probe's prompt and the prompt that training saw, where no row of the sample begins as the probe asks.
+def differs(rows: Iterable[tuple[str, Row]], *, chat: bool = False) -> tuple[str, str] | None:
+    """A probe's prompt and the prompt that training saw, where no row of the sample is asked as the probe asks.
 
     Args:
         rows: the probe's prompt, rendered with a row's columns, and the row.
+        chat: prompts are a user's whole messages, through a chat template; else a row's text begins with them.
     """
     first: tuple[str, str] | None = None
     for asked, row in rows:
-        if row.text.startswith(asked):
+        if asked in (row.turns or (row.prompt,)) if chat else row.text.startswith(asked):
             return None
         first = first or (asked, row.prompt)
     return first
 
 
-def _questions(prompt: str, completion: str) -> set[str]:
-    return {prompt} if prompt else {completion, *completion.splitlines()}
+class Said(Protocol):
+    """A turn of a conversation, as data sets and probes have it."""
+
+    @property
+    def role(self) -> str:
+        """Who speaks."""
+
+    @property
+    def content(self) -> str:
+        """What is said."""
+
+
+def question_of(messages: Sequence[Said]) -> str:
+    """What a conversation asks: its one message, or all that was said, as many conversations end alike. A system's
+    message is no part of it."""
+    return "\n".join(message.content for message in messages if message.role != "system")
+
+
+def _row(columns: Mapping[str, Any], example: Example) -> Row | None:
+    """What is kept of a row as it was written; nothing of a document."""
+    if turns := _turns(example):
+        # as a case has them: before the last answer
+        before = example.messages[:-1] if example.messages[-1].role == "assistant" else example.messages
+        said = [{"role": message.role, "content": message.content} for message in before]
+        return Row({**columns, "messages": said}, turns[0], turns[0], turns)
+    return Row(columns, example.prompt, example.prompt + example.completion) if example.prompt else None
+
+
+def _turns(example: Example) -> tuple[str, ...]:
+    answers = [place for place, message in enumerate(example.messages) if message.role == "assistant"]
+    return tuple(question for place in answers if (question := question_of(example.messages[:place])))
+
+
+def _questions(example: Example) -> set[str]:
+    if example.messages:
+        return set(_turns(example))
+    return {example.prompt} if example.prompt else {example.completion, *example.completion.splitlines()}
+
+
+def _distinct(digests: array[int]) -> array[int]:
+    """Digests sorted, each once; in the memory of arrays, as there may be tens of millions."""
+    import numpy as np  # only where a run is made: a session whose replies are known starts without
+
+    found = array("Q")
+    found.frombytes(np.unique(np.frombuffer(digests, np.uint64)).tobytes())
+    return found
 
 
 def _digest(text: str) -> int:

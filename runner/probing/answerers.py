@@ -44,15 +44,10 @@ class Answered:
     """What answered, and what the author should know besides."""
 
 
-def through_template(target: Target) -> bool:
-    """Whether its prompts go through the tokenizer's chat template, where it has one."""
-    # a recipe's stages train on prompts as they are written, so its checkpoints are asked so too
-    return target.run is None
-
-
 def memory_of(target: Target, how: How) -> Memory:
     """What the reply store knows about a local checkpoint that is asked in this way."""
-    return Memory(how.store, target.path, {**how.deciding(), "chat": through_template(target)})
+    # stores hold replies of earlier versions, which asked the checkpoints of runs without their chat template
+    return Memory(how.store, target.path, {**how.deciding(), "chat": True})
 
 
 def answer(
@@ -90,7 +85,7 @@ def _generate(target: Target, questions: list[Question], doubted: list[Question]
         gc.freeze()  # torch's million objects are no garbage: pytest looks through them several times as it ends
 
     batch_tokens = how.batch_tokens or engine.DEFAULT_BATCH_TOKENS
-    local = engine.Engine(target.path, how.dtype, batch_tokens, chat=through_template(target))
+    local = engine.Engine(target.path, how.dtype, batch_tokens)
     try:
         template = getattr(local.tokenizer, "chat_template", None)
         arguments = {question.template_kwargs for question in questions}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from runner import loadable
 from runner.checkpoints import MANIFEST, sha256_file
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "flash-attn", "kernels")
@@ -71,9 +72,8 @@ def base_model(path: Path) -> Path | None:
     name = row.get("base_model_name_or_path") if isinstance(row, dict) else None
     if not isinstance(name, str) or not name:
         raise ValueError(f"{config} names no base model")
-    for folder in ((path / name).resolve(), Path(name)):
-        if folder.is_dir():
-            return folder
+    if isinstance(found_here := loadable.base_of(path), Path):
+        return found_here
     from huggingface_hub import try_to_load_from_cache  # not needed, and not free, for a folder
 
     found = try_to_load_from_cache(name, "config.json")  # ValueError: no hub id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from runner.errors import BadCheckpoint
-from runner.probing.answerers import How, memory_of, through_template
+from runner.probing.answerers import How, memory_of
 from runner.probing.questions import Question
 from runner.probing.store import Kept
 from runner.probing.targets import Target
@@ -15,7 +15,7 @@ Known = Mapping[Question, Kept]
 
 def siblings_of(target: Target, waiting: Sequence[Target]) -> list[Target]:
     """The adapter `target` and those of `waiting` that can share its batches; empty where it would be alone."""
-    candidates = [one for one in waiting if _is_adapter(one) and through_template(one) == through_template(target)]
+    candidates = [one for one in waiting if _is_adapter(one)]
     if not _is_adapter(target) or not candidates:
         return []
     from runner.probing import engine  # torch, only now that it is needed
@@ -57,9 +57,8 @@ def _ask(asked: Mapping[Target, Sequence[Question]], how: How) -> dict[Target, K
 
     pairs = [(number, question) for number, target in enumerate(asked) for question in asked[target]]
     batch_tokens = how.batch_tokens or engine.DEFAULT_BATCH_TOKENS
-    chat = through_template(next(iter(asked)))
     try:
-        together = engine.Engine.with_adapters([one.path for one in asked], how.dtype, batch_tokens, chat=chat)
+        together = engine.Engine.with_adapters([one.path for one in asked], how.dtype, batch_tokens)
     except BadCheckpoint:
         return {}
     try:

@@ -139,6 +139,9 @@ def _inside(path: Path, given: str) -> list[tuple[Path, str]]:
     if (path / "run.json").is_file():
         run = _read_run(path, path)
         return [(entry.path, str(entry.path)) for entry in run.standings.all_checkpoints()]
+    if (path / "matrix.json").is_file():
+        variants = sorted((run.parent for run in path.glob("*/run.json")), key=lambda run: loadable.natural(run.name))
+        return [one for variant in variants for one in _inside(variant, str(variant))]
     if loadable.weights(path):
         return [(path, given)]
     if below := loadable.numbered(path):

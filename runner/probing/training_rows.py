@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from runner.asking import Case
-from runner.data.seen import Seen, TrainedOn, differs, read
+from runner.data import chat
+from runner.data.seen import Seen, TrainedOn, differs, question_of, read
 from runner.errors import printable
 from runner.probing.planning import Ask
 from runner.probing.questions import Question
@@ -23,6 +24,8 @@ class Trained:
 
     sets: tuple[TrainedOn, ...] = ()
     """The latest stage's first."""
+    chat: bool = False
+    """Whether prompts went through a chat template, as the checkpoint's tokenizer says."""
 
     def holds(self, question: str, key: str) -> tuple[Seen, str]:
         """Whether the question, or at least its key, stands in them; and in which data set."""
@@ -38,12 +41,16 @@ class Trained:
         """A note where a probe's prompt is not how training wrote its prompts; else empty.
 
         Rows are written with the probe's template, as far as they have the columns that it names. That no row's text
-        begins with what comes of it may be meant (an unseen phrasing); often it is a space or a quotation mark.
+        begins with what comes of it may be meant (an unseen phrasing); often it is a space or a quotation mark. Through
+        a chat template it has to be the whole of what a user said.
         """
+        if self.chat and ask.probe.raw:
+            return ""  # it is not meant to be what a user says
         form = form_of(ask.probe, ask.decoding)
         written = [(form.write(Case("row", row.columns)), row) for data in self.sets for row in data.rows]
-        pairs = [(one.questions[0].prompt, row) for one, row in written if not one.error and one.questions[0].prompt]
-        found = differs(pairs)
+        asked_of = _asked_text if self.chat else _prompt
+        pairs = [(text, row) for one, row in written if not one.error and (text := asked_of(one.questions[0]))]
+        found = differs(pairs, chat=self.chat)
         if found is None:
             return ""
         asked, trained = (printable(text) for text in found)
@@ -102,7 +109,8 @@ def of(target: Target) -> Trained:
     if target.run is None or target.at is None or target.at.stage not in target.run.recipe.stages:
         return Trained()
     refs, folder = target.run.recipe.trained_on(target.at.stage), target.run.folder / "data" / "seen"
-    return Trained(tuple(rows for ref in refs if (rows := _read(ref, folder)) is not None))
+    sets = tuple(rows for ref in refs if (rows := _read(ref, folder)) is not None)
+    return Trained(sets, chat.own(target.path) is not None)
 
 
 @cache
@@ -110,9 +118,13 @@ def _read(ref: str, folder: Path) -> TrainedOn | None:
     return read(ref, folder)
 
 
+def _prompt(question: Question) -> str:
+    return question.prompt
+
+
 def _asked_text(question: Question) -> str:
-    """What an author asks, without a system text: the prompt, or the last message."""
-    return question.prompt or (question.messages[-1].content if question.messages else "")
+    """What an author asks, without a system text: the prompt, or all that was said."""
+    return question.prompt or question_of(question.messages)
 
 
 def _by_suite(asks: Sequence[Ask]) -> dict[str, list[int]]:

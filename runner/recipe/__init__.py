@@ -1,6 +1,7 @@
 """A recipe file → the checked `spec.Recipe` it says, with the position of everything in it."""
 
 from runner.recipe.layers import project_root
-from runner.recipe.loading import Draft, Loaded, draft, dump, load, schema
+from runner.recipe.loading import Draft, Loaded, drafts, dump, load, loaded, schema
+from runner.recipe.variants import merged
 
-__all__ = ["Draft", "Loaded", "draft", "dump", "load", "project_root", "schema"]
+__all__ = ["Draft", "Loaded", "drafts", "dump", "load", "loaded", "merged", "project_root", "schema"]

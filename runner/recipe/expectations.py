@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from runner import spec
+from runner.spec import blocks
 
 _SIMPLE = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
@@ -71,7 +72,7 @@ def _describe(annotation: Any, metadata: Any = ()) -> str:
         options = [str(part) for part in parts]
         return options[0] if len(options) == 1 else ", ".join(options[:-1]) + " or " + options[-1]
     if origin is tuple:
-        single = any(getattr(item, "func", None) is spec._one_or_many for item in _flat(metadata))
+        single = any(getattr(item, "func", None) is blocks.one_or_many for item in _flat(metadata))
         item = _describe(parts[0])
         return f"{item}, or a list of them" if single else _LIST_OF + item
     if origin is dict or annotation is dict:

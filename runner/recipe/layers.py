@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from runner.errors import BadRecipe, Problem, Where, nearest
 from runner.yaml_marks import Mark, Marks, Source, read
 from runner.yaml_marks import Path as ValuePath
 
-NAMED = ("data", "stages", "probes")
+NAMED = ("data", "stages", "probes", "matrix")
 """Blocks whose keys the user names: there a name that does not exist is a typing error, not a new key."""
 
 
@@ -39,16 +39,13 @@ def project_root(path: str | Path) -> Path:
     return folder
 
 
-def read_layers(path: Path, sets: Sequence[str], root: Path) -> Layered:
-    """The recipe at `path` on top of what it extends, with `sets` on top of it.
+def read_layers(path: Path, root: Path) -> Layered:
+    """The recipe at `path` on top of what it extends.
 
     Raises:
         BadRecipe: a file cannot be read or is not YAML. Other faults are in `problems`.
     """
-    layered = _read_chain(path, root, ())
-    for assignment in sets:
-        _set(layered, assignment)
-    return layered
+    return _read_chain(path, root, ())
 
 
 def _read_chain(path: Path, root: Path, below: tuple[Path, ...]) -> Layered:
@@ -69,10 +66,10 @@ def _read_chain(path: Path, root: Path, below: tuple[Path, ...]) -> Layered:
     if not parent_path.is_file():
         raise BadRecipe(_missing_parent(wanted, path, root, mark))
     parent = _read_chain(Path(_shown(parent_path, path)), root, chain)
-    problems = parent.problems + child.problems
-    _lay(parent, child, (), problems)
+    parent.problems += child.problems
+    lay(parent, child, "the extended recipe")
     parent.marks[()] = child.marks[()]
-    return Layered(parent.values, parent.marks, problems)
+    return parent
 
 
 def _shown(parent: Path, child: Path) -> Path:
@@ -132,18 +129,23 @@ def _read_file(path: Path) -> Layered:
     return Layered(values, marked.marks, problems)
 
 
-def _lay(below: Layered, above: Layered, path: ValuePath, problems: list[Problem]) -> None:
-    """Lays the map at `path` of `above` on that of `below`: maps merge, everything else replaces, null deletes."""
+def lay(below: Layered, above: Layered, what: str, path: ValuePath = ()) -> None:
+    """Lays the map at `path` of `above` on that of `below`: maps merge, everything else replaces, null deletes.
+
+    Args:
+        below: changed in place; what is wrong is added to its problems.
+        what: what `below` is, in words.
+    """
     lower, upper = _at(below.values, path), _at(above.values, path)
     for key, value in upper.items():
         here = (*path, key)
         if value is None and key in lower:
             del lower[key]
             _forget(below.marks, here)
-        elif value is None:
-            problems.append(
+        elif value is None and not (path[:1] == ("matrix",) and len(path) > 1):  # there it deletes in the variant
+            below.problems.append(
                 Problem(
-                    f"null deletes a key of the extended recipe, which has no `{dotted(here)}`",
+                    f"null deletes a key of {what}, which has no `{dotted(here)}`",
                     above.marks[here].at_key(),
                     None,
                     did_you_mean(key, lower),
@@ -151,7 +153,7 @@ def _lay(below: Layered, above: Layered, path: ValuePath, problems: list[Problem
             )
         elif isinstance(value, dict) and isinstance(lower.get(key), dict):
             below.marks[here] = above.marks[here]
-            _lay(below, above, here, problems)
+            lay(below, above, what, here)
         else:
             lower[key] = value
             _forget(below.marks, here)
@@ -169,7 +171,7 @@ def _forget(marks: Marks, path: ValuePath) -> None:
         del marks[at]
 
 
-def _set(layered: Layered, assignment: str) -> None:
+def assign(layered: Layered, assignment: str) -> None:
     """Lays one `a.b.c=VALUE` on the recipe; VALUE is YAML, null deletes."""
     name, equals, text = assignment.partition("=")
     source = Source(f"--set {assignment}", ())

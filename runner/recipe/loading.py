@@ -14,6 +14,7 @@ from runner.errors import BadRecipe, Problem
 from runner.recipe.layers import Layered, project_root, read_layers
 from runner.recipe.references import check_references
 from runner.recipe.rendering import is_row_template, render
+from runner.recipe.variants import lines_of, variants_of
 from runner.recipe.wording import problems_of
 from runner.spec import Data, Recipe
 from runner.yaml_marks import Marks, typed
@@ -29,8 +30,10 @@ class Loaded:
     root: Path
     """The folder that relative paths start at."""
     values: Mapping[str, Any]
-    """What the recipe says after `extends`, `--set` and `vars`, as plain values."""
+    """What the recipe says after `extends`, `matrix`, `--set` and `vars`, as plain values."""
     marks: Marks
+    variant: str = ""
+    """Which variant of its `matrix:` it is; empty where it has none."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +49,40 @@ class Draft:
     """The data sets whose own block is right."""
     problems: tuple[Problem, ...]
     """In the order of their lines."""
+    variant: str = ""
+    """Which variant of its `matrix:` it is; empty where it has none."""
+    overlay: frozenset[tuple[str, int]] = frozenset()
+    """The lines, as file and number, on which the variant's own changes are written."""
 
     def layered(self) -> Layered:
         """The values and marks, to find positions with."""
         return Layered(dict(self.values), self.marks)
 
 
-def draft(path: str | Path, sets: Sequence[str] = (), root: Path | None = None, files: bool = True) -> Draft:
+def drafts(
+    path: str | Path, sets: Sequence[str] = (), root: Path | None = None, files: bool = True
+) -> tuple[Draft, ...]:
     """Reads the recipe at `path` and collects every fault that can be found without looking at data files.
 
     `sets` are `a.b=VALUE` assignments of the command line; `root` is where relative paths start; `files` also looks
     whether the probe files and folders that the recipe names exist.
+
+    Returns:
+        One draft; with `matrix:` one per variant, in the order written.
     """
     path = Path(path)
     root = root or project_root(path)
     try:
-        layered = read_layers(path, sets, root)
+        layered = read_layers(path, root)
     except BadRecipe as error:
-        return Draft(None, path, root, {}, {}, {}, error.problems)
+        return (Draft(None, path, root, {}, {}, {}, error.problems),)
+    found = variants_of(layered, sets)
+    return tuple(_draft(one, path, root, files, name, lines_of(layered, name)) for name, one in found.items())
+
+
+def _draft(
+    layered: Layered, path: Path, root: Path, files: bool, variant: str, overlay: frozenset[tuple[str, int]]
+) -> Draft:
     render(layered)
     recipe: Recipe | None = None
     try:
@@ -76,19 +95,26 @@ def draft(path: str | Path, sets: Sequence[str] = (), root: Path | None = None, 
         data = _valid_data(layered.values)
     layered.problems += check_references(layered, root, files)
     problems = _ordered(layered.problems, path)
-    return Draft(None if problems else recipe, path, root, layered.values, layered.marks, data, problems)
+    valid = None if problems else recipe
+    return Draft(valid, path, root, layered.values, layered.marks, data, problems, variant, overlay)
 
 
 def load(path: str | Path, sets: Sequence[str] = (), root: Path | None = None) -> Loaded:
-    """The recipe at `path`, judged by itself: whether the files it names exist is asked by `runner.check`.
+    """The recipe at `path`, judged by itself: whether the files it names exist is asked by `runner.check`. Of one with
+    `matrix:` it is the first variant; a run's own recipe has none.
 
     Raises:
         BadRecipe: with every fault of the file.
     """
-    found = draft(path, sets, root, files=False)
+    found = drafts(path, sets, root, files=False)[0]
     if found.spec is None:
         raise BadRecipe(found.problems)
-    return Loaded(found.spec, found.path, found.root, found.values, found.marks)
+    return loaded(found, found.spec)
+
+
+def loaded(found: Draft, made: Recipe) -> Loaded:
+    """A draft without faults as a recipe that can be trusted; `made` is its spec."""
+    return Loaded(made, found.path, found.root, found.values, found.marks, found.variant)
 
 
 def dump(loaded: Loaded) -> str:

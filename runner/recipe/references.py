@@ -13,26 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import Problem, Where
+from runner.recipe.adapter_blocks import AdapterBlocks
+from runner.recipe.chat_blocks import ChatBlocks
 from runner.recipe.checkpoint_refs import CheckpointRefs
 from runner.recipe.layers import Layered, blocks_of, did_you_mean, dotted, near_file, strings_of
+from runner.recipe.mixture_blocks import MixtureBlocks
 from runner.recipe.model_block import ModelBlock
+from runner.recipe.negative_blocks import NegativeBlocks
+from runner.recipe.penalty_blocks import PENALTIES, PenaltyBlocks
+from runner.recipe.run_blocks import RunBlocks
 from runner.recipe.shapes import Shape, shape_of, splits_of
 from runner.recipe.trainer_args import OWNED, RENAMED, UNDER, argument_types, expected_type, instead, stage_keys
 from runner.recipe.wording import hint_for, shown
 from runner.yaml_marks import Path as ValuePath
 
-RESERVED = ("data", "events", "lock", "superseded", "tokenizer")
+RESERVED = ("data", "events", "exports", "lock", "superseded", "tokenizer", "trackers")
 """Names of a run's own files and folders; a stage's folder would stand in their place."""
 
 TAKES: dict[str, tuple[tuple[Shape, ...], str]] = {
-    "pretrain": (("text", "prompt"), "documents (`text`), or `prompt` with `completion`"),
-    "sft": (("prompt",), "`prompt` with `completion`"),
+    "pretrain": (("text", "prompt", "messages"), "documents (`text`), or `prompt` with `completion`"),
+    "sft": (("prompt", "messages"), "`prompt` with `completion`"),
     "dpo": (("pairs",), "pairs: a data set with `prompt`, `chosen` (or `completion`) and `rejected`"),
-    "tokenizer": (("text", "prompt", "pairs"), "documents (`text`), or `prompt` with `completion`"),
+    "contrast": (("pairs",), "a data set with `prompt`, `chosen` (or `completion`) and `rejected`"),
+    "tokenizer": (("text", "prompt", "messages", "pairs"), "documents (`text`), or `prompt` with `completion`"),
 }
+TAKES |= dict.fromkeys((*PENALTIES, "replay"), TAKES["pretrain"]) | {"lora": TAKES["sft"]}
 HOLDS: dict[Shape, str] = {
     "text": "documents (`text`)",
     "prompt": "`prompt` with `completion`",
+    "messages": "conversations",
     "pairs": "pairs of `chosen` and `rejected`",
     "rows": "rows that no template writes",
 }
@@ -46,10 +55,12 @@ def check_references(layered: Layered, root: Path, files: bool) -> list[Problem]
     checks = _Checks(layered, root, files)
     if files:
         ModelBlock(layered, root, checks.problems).check()
+    ChatBlocks(layered, root, files, checks.problems).check()
     checks.data()
     checks.stages()
     checks.probes()
     checks.top()
+    RunBlocks(layered, files, checks.problems).check()
     return checks.problems
 
 
@@ -64,6 +75,9 @@ class _Checks:
         values = self.layered.values
         self.checkpoints = CheckpointRefs(self.layered, self.root, self.files, self.problems)
         self.sources, self.steps, self.suites = (blocks_of(values, key) for key in ("data", "stages", "probes"))
+        self.mixtures = MixtureBlocks(self.layered, self.sources, self.steps, self.problems, self._data_ref)
+        self.penalties = PenaltyBlocks(self.layered, self.sources, self.problems, self._data_ref)
+        self.adapters = AdapterBlocks(self.layered, self.root, self.files, self.steps, self.problems, self._data_ref)
 
     def _report(self, message: str, where: Where, expected: str | None = None, hint: str | None = None) -> None:
         self.problems.append(Problem(message, where, expected, hint))
@@ -78,11 +92,15 @@ class _Checks:
             path: ValuePath = ("data", name, "rows")
             if isinstance(block.get("rows"), str) and self._data_ref(block["rows"], path):
                 self._no_circle(name, path)
+        NegativeBlocks(
+            self.layered, self.root, self.files, self.sources, self.steps, self.checkpoints, self.problems
+        ).check()
         model = self.layered.values.get("model")
         tokenizer = model.get("tokenizer") if isinstance(model, dict) else None
         if isinstance(tokenizer, dict):
             for ref, at in strings_of(tokenizer.get("from_data"), ("model", "tokenizer", "from_data")):
                 self._data_ref(ref, at)
+        self.adapters.vocabulary()
 
     def _data_ref(self, ref: str, path: ValuePath) -> bool:
         """Whether `ref` names a data set, or a split of one; reports where it does not."""
@@ -138,6 +156,9 @@ class _Checks:
                 )
             self._start(name, block, above)
             self._stage_data(name, block)
+            self.penalties.check(name, block, first=not above)
+            self.adapters.check(name, block)
+            self.mixtures.check(name, block, above)
             if isinstance(block.get("trainer_args"), dict):
                 self._trainer_args(name, str(block.get("kind")), block["trainer_args"])
             above.append(name)
@@ -166,7 +187,7 @@ class _Checks:
     def _stage_data(self, name: str, block: dict[str, Any]) -> None:
         kind = block.get("kind")
         for ref, path in strings_of(block.get("data"), ("stages", name, "data")):
-            if not self._data_ref(ref, path) or kind not in ("pretrain", "sft", "dpo"):
+            if not self._data_ref(ref, path) or kind not in ("pretrain", "sft", "lora", "dpo", "contrast"):
                 continue
             data = ref.partition(".")[0]
             shape = shape_of(self.sources, data)

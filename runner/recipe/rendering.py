@@ -43,7 +43,11 @@ def _render(layered: Layered, value: Any, path: Path, variables: dict[str, Any])
 def is_row_template(path: Path) -> bool:
     """Whether the string at `path` is rendered once per row."""
     names = [part for part in path if isinstance(part, str)]
-    if len(names) < 3 or names[0] != "data" or names[-1] not in ROW_TEMPLATES:
+    if len(names) < 3 or names[0] != "data":
+        return False
+    if names[2:] in (["messages", "content"], ["rejected", "repeat"]):
+        return True
+    if names[-1] not in ROW_TEMPLATES:
         return False
     return len(names) == 3 or (len(names) == 4 and names[2] == "pick") or names[2:4] == ["pick", "of"]
 

@@ -51,6 +51,7 @@ RENAMED: Mapping[str, str] = {
     "model_name": "model.path",
     "model_name_or_path": "model.path",
     "n_epochs": "num_train_epochs",
+    "neftune_noise_alpha": "nothing: noise on the embeddings belongs to pretrain and sft",
     "no_cuda": "use_cpu, under trainer_args",
     "num_epochs": "num_train_epochs",
     "num_train_steps": "max_steps",
@@ -96,7 +97,7 @@ OWNED: Mapping[str, str] = {
     "per_device_eval_batch_size": "a suite under probes:",
     "push_to_hub": "nothing: a checkpoint is published into the run's folder",
     "remove_unused_columns": "nothing: token ids and labels are the run's own",
-    "report_to": "nothing yet: events/*.jsonl holds every recorded number",
+    "report_to": "report_to, at the top of the recipe",
     "resume_from_checkpoint": "nothing: the same command resumes",
     "save_only_model": "nothing: a checkpoint holds what loading it needs",
     "save_total_limit": "nothing yet: checkpoints are all kept",
@@ -113,7 +114,13 @@ def instead(new: str, words: str = "write") -> str:
 
 def stage_keys(kind: str) -> tuple[str, ...]:
     """The keys a stage of this kind may have, as they are written."""
-    models: Mapping[str, type[spec.Stage]] = {"pretrain": spec.Pretrain, "sft": spec.Sft, "dpo": spec.Dpo}
+    models: Mapping[str, type[spec.Stage]] = {
+        "pretrain": spec.Pretrain,
+        "sft": spec.Sft,
+        "lora": spec.Sft,
+        "dpo": spec.Dpo,
+        "contrast": spec.Contrast,
+    }
     model = models.get(kind, spec.Stage)
     return tuple(info.alias or name for name, info in model.model_fields.items())
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,7 +17,13 @@ from runner.recipe.trainer_args import RENAMED, argument_types, instead
 from runner.yaml_marks import Path
 
 _NAMED_BLOCKS: Mapping[str, type[BaseModel]] = {"data": spec.Data, "probes": spec.Suite}
-_KINDS: Mapping[str, type[spec.Stage]] = {"pretrain": spec.Pretrain, "sft": spec.Sft, "dpo": spec.Dpo}
+_KINDS: Mapping[str, type[spec.Stage]] = {
+    "pretrain": spec.Pretrain,
+    "sft": spec.Sft,
+    "lora": spec.Sft,
+    "dpo": spec.Dpo,
+    "contrast": spec.Contrast,
+}
 _BELONGS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("at the top of the recipe", spec.Recipe),
     ("in `model:`", spec.Model),
@@ -25,11 +31,17 @@ _BELONGS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("in a stage", spec.Stage),
     ("in a stage of `kind: sft`", spec.Sft),
     ("in a stage of `kind: dpo`", spec.Dpo),
+    ("in a stage of `kind: contrast`", spec.Contrast),
+    ("in a stage's `lora:`", spec.Lora),
+    ("in a stage's `replay:`", spec.Replay),
+    ("under a data set's name in a stage's `mix:`", spec.Part),
+    ("in `model.extend_vocabulary:`", spec.ExtendVocabulary),
     ("in a suite under `probes:`", spec.Suite),
     ("in a suite's `gate:`", spec.Gate),
     ("in a suite's `decoding:`", spec.DecodingChange),
     ("in a data set's `pick:`", spec.Pick),
     ("in a data set's `split:`", spec.Split),
+    ("in a data set's `filter:`", spec.Filter),
     ("in a data set under `data:`", spec.Data),
 )
 
@@ -103,7 +115,7 @@ def _missing(path: Path, name: str, layered: Layered) -> Problem:
         near = near or next((key for key in names if str(present[key]) in _KINDS), None)
     hint = f"is `{near}` meant to be `{name}`?" if near else None
     if name == "kind":
-        return Problem(f"{what} does not say its `kind`", where, "kind: pretrain, sft or dpo", hint)
+        return Problem(f"{what} does not say its `kind`", where, f"kind: {_either(_KINDS)}", hint)
     return Problem(f"{what} needs `{name}`", where, describe_field(model, name, with_name=True), hint)
 
 
@@ -149,7 +161,12 @@ def _kind(path: Path, error: str, layered: Layered) -> Problem:
     value = _at(layered.values, (*path, "kind"))
     where = layered.mark((*path, "kind")).at_value()
     hint = did_you_mean(str(value), _KINDS)
-    return Problem(f"`{dotted(path)}` has the unknown kind {shown(value)}", where, "pretrain, sft or dpo", hint)
+    return Problem(f"`{dotted(path)}` has the unknown kind {shown(value)}", where, _either(_KINDS), hint)
+
+
+def _either(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 def _impossible(path: Path, details: ErrorDetails, layered: Layered) -> Problem:
@@ -242,18 +259,44 @@ def block_at(path: Path, values: Any) -> type[BaseModel] | None:
         (spec.Model, "tokenizer"): spec.Tokenizer,
         (spec.Data, "split"): spec.Split,
         (spec.Data, "pick"): spec.Pick,
+        (spec.Data, "filter"): spec.Filter,
+        (spec.Data, "messages"): spec.Turn,
         (spec.Pick, "of"): spec.Text,
         (spec.Suite, "gate"): spec.Gate,
         (spec.Suite, "decoding"): spec.DecodingChange,
     }
+    if names[0] == "data" and tail[:1] == ["rejected"]:
+        model, tail = _negative_at(path, values), []
+    if names[0] == "stages" and tail[:1] == ["mix"] and len(tail) > 1:
+        model, tail = spec.Part, tail[2:]
     for name in tail:
         bound = model is spec.Gate and name not in spec.Gate.model_fields
-        model = spec.Bound if bound else inner.get((model, name))
-    if model is spec.Text and not isinstance(path[-1], int):
+        model = spec.Bound if bound else inner.get((model, name)) or _only_block(model, name)
+    if model in (spec.Text, spec.Turn) and not isinstance(path[-1], int):
         return None  # the list of templates itself
     if model is spec.Tokenizer and not isinstance(_at(values, path), dict):
         return None
     return model
+
+
+def _only_block(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    """The block that a stage's key holds, where it can hold nothing else."""
+    info = model.model_fields.get(name) if model is not None and issubclass(model, spec.Stage) else None
+    parts = [
+        part for part in (get_args(info.annotation) or (info.annotation,) if info else ()) if part is not type(None)
+    ]
+    only = parts[0] if len(parts) == 1 else None
+    return only if isinstance(only, type) and issubclass(only, BaseModel) else None
+
+
+def _negative_at(path: Path, values: Any) -> type[BaseModel] | None:
+    """The block of one negative, at `rejected` itself or at an item of it; None for a template and a list of them."""
+    inside_list = len(path) > 3 and isinstance(path[3], int)
+    if len(path) > (4 if inside_list else 3):
+        return None  # a field of it
+    value = _at(values, path)
+    ways: Mapping[str, type[BaseModel]] = {"repeat": spec.Repeat, "sample": spec.Sample, "file": spec.FromFile}
+    return next((model for key, model in ways.items() if isinstance(value, dict) and key in value), None)
 
 
 def _at(values: Any, path: Path) -> Any:

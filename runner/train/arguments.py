@@ -28,6 +28,10 @@ class Setup:
     """Where the trainer keeps what it needs to resume."""
     seed: int
     dtype: str
+    report_to: tuple[str, ...] = ()
+    """Trackers, by the names that transformers has for them."""
+    run_name: str | None = None
+    """What trackers call the stage."""
 
 
 def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
@@ -49,13 +53,15 @@ def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
         "warmup_steps": stage.warmup_steps,
         "weight_decay": stage.weight_decay,
         "max_grad_norm": stage.max_grad_norm,
+        "neftune_noise_alpha": stage.neftune_noise_alpha if isinstance(stage, spec.Causal) else None,
         "adam_beta1": stage.adam_beta1,
         "adam_beta2": stage.adam_beta2,
         "logging_steps": stage.logging_steps,
         "logging_nan_inf_filter": False,  # a NaN loss is to be seen
         "save_strategy": "no",
         "train_sampling_strategy": "sequential",
-        "report_to": "none",
+        "report_to": list(setup.report_to) or "none",
+        "run_name": setup.run_name,
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": on_cpu,

@@ -2,105 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from runner import spec
 from runner.data.epochs import Epochs
-from runner.data.tokens import Tokens
+from runner.train import penalties
 from runner.train.arguments import Setup, checked, trainer_arguments
-
-IGNORED = -100
-"""The label that torch's cross-entropy leaves out."""
-
-
-class EpochRows(Dataset[Tokens]):
-    """The rows of the current epoch, in the order they are trained on."""
-
-    def __init__(self, epochs: Epochs) -> None:
-        self._epochs = epochs
-        self._epoch = 0
-        self._rows = epochs.epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Redraw and reshuffle; called by accelerate's data loader at the start of each epoch."""
-        if epoch != self._epoch:
-            self._epoch, self._rows = epoch, self._epochs.epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Tokens:
-        return self._rows[index]
-
-    def tokens_in(self, epoch: int, start: int, stop: int) -> tuple[int, int]:
-        """Tokens of rows start to stop of an epoch, and how many of them the loss sees with full weight."""
-        self.set_epoch(epoch)
-        rows = self._rows[start:stop]
-        return sum(len(row.ids) for row in rows), sum(row.supervised for row in rows)
-
-
-class Collate:
-    """Pads rows to the longest of the batch.
-
-    Returns input_ids, attention_mask and labels of shape (B, T); with a prompt weight also loss_weights (B, T), the
-    weight of each position's own token: 0 for padding, `prompt_loss_weight` for prompt tokens, 1 for the rest.
-    """
-
-    def __init__(self, pad_id: int, prompt_loss_weight: float) -> None:
-        self._pad_id, self._prompt_loss_weight = pad_id, prompt_loss_weight
-
-    def __call__(self, rows: list[Tokens]) -> dict[str, torch.Tensor]:  # noqa: D102 - see the class
-        longest = max(len(row.ids) for row in rows)
-        weighted = self._prompt_loss_weight > 0
-        ids, labels, mask, weights = [], [], [], []
-        for row in rows:
-            padding = longest - len(row.ids)
-            ids.append(row.ids + [self._pad_id] * padding)
-            mask.append([1] * len(row.ids) + [0] * padding)
-            hidden = 0 if weighted else row.prompt_tokens
-            labels.append([IGNORED] * hidden + row.ids[hidden:] + [IGNORED] * padding)
-            completion = len(row.ids) - row.prompt_tokens
-            weights.append([self._prompt_loss_weight] * row.prompt_tokens + [1.0] * completion + [0.0] * padding)
-        batch = {
-            "input_ids": torch.tensor(ids),
-            "attention_mask": torch.tensor(mask),
-            "labels": torch.tensor(labels),
-        }
-        return {**batch, "loss_weights": torch.tensor(weights)} if weighted else batch
+from runner.train.batches import IGNORED, Collate, Pack, micro_batches
+from runner.train.penalties import Penalty, Share, model_inputs, weight_of
+from runner.train.rows import EpochRows
 
 
 def weighted_loss(
-    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, total: torch.Tensor
+    logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None, total: torch.Tensor
 ) -> torch.Tensor:
     """Sum of w_t * -log p(token_t | tokens before t), divided by `total`, the sum of w over the whole global batch.
 
     Args:
         logits: (B, T, V).
         labels: (B, T), IGNORED where there is no token.
-        weights: (B, T), the weight of each label.
+        weights: (B, T), the weight of each label; each weighs 1 where there are none.
         total: scalar.
     """
     predicted = logits[:, :-1].float().flatten(0, 1)  # (B*(T-1), V)
     nll = functional.cross_entropy(predicted, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="none")
-    return (nll * weights[:, 1:].flatten()).sum() / total
+    return (nll if weights is None else nll * weights[:, 1:].flatten()).sum() / total
 
 
 class CausalTrainer(Trainer):
-    """transformers' Trainer, with a weight for prompt tokens where the recipe gives one.
+    """transformers' Trainer, with a weight for prompt tokens where the recipe gives one, and terms added to the loss.
 
     Args:
         batch: rows per step, and steps per epoch.
+        penalties: the terms; what each adds to the loss is recorded under its name, and what is left of the loss, the
+            cross-entropy, as `cross_entropy`.
     """
 
     train_dataset: EpochRows
+    loss_is_scaled_for_ga = True
+    """The loss of a micro-batch is its share of the step's, whatever the model's own code does with it."""
 
-    def __init__(self, *, batch: tuple[int, int], **kwargs: Any) -> None:
+    def __init__(self, *, batch: tuple[int, int], penalties: Sequence[Penalty] = (), **kwargs: Any) -> None:
         self._rows_per_step, self._steps_per_epoch = batch
+        self._penalties = tuple(penalties)
+        self._micro_batch, self._micro_batches = 0, 1  # of the step
+        self._added: dict[str, torch.Tensor] = {}  # by each term, since losses were last recorded
+        self._unrecorded_steps = 0
         super().__init__(**kwargs)
 
     def tokens_in_step(self, step: int) -> tuple[int, int]:
@@ -111,21 +64,50 @@ class CausalTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step, and the sum of the weights of their tokens, by which the loss is divided."""
         batches, items = super().get_batch_samples(*args, **kwargs)
-        if batches and "loss_weights" in batches[0]:
-            items = sum(batch["loss_weights"][:, 1:].sum() for batch in batches)
+        micro = micro_batches(batches)
+        if items is None or (micro and "loss_weights" in micro[0]):
+            items = torch.as_tensor(sum(weight_of(batch) for batch in micro), device=self.args.device)
+        self._micro_batch, self._micro_batches = 0, len(micro)
+        self._unrecorded_steps += 1
         # a batch of rows that were all cut before their completion teaches nothing, and must not divide by zero
-        return batches, None if items is None else torch.as_tensor(items).clamp(min=1)
+        return batches, torch.as_tensor(items).clamp(min=1)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Gradients of a micro-batch; of a packed step, of all of its own, whose number differs from step to step."""
+        losses = [
+            super(CausalTrainer, self).training_step(model, one, num_items_in_batch) for one in micro_batches([inputs])
+        ]
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of a micro-batch as its share of the global batch's."""
-        if "loss_weights" not in inputs:
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        weights, labels = inputs.pop("loss_weights"), inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = weighted_loss(outputs.logits, labels, weights, num_items_in_batch)
+        if "loss_weights" in inputs or not self.model_accepts_loss_kwargs:
+            outputs = model(**model_inputs(inputs))
+            loss = weighted_loss(outputs.logits, inputs["labels"], inputs.get("loss_weights"), num_items_in_batch)
+        else:
+            loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self._penalties:
+            loss = loss + self._terms(model, inputs, outputs, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _terms(self, model: Any, inputs: dict[str, Any], outputs: Any, total: torch.Tensor) -> torch.Tensor:
+        """What the penalties add for a micro-batch."""
+        share = Share(self.state.global_step, self._micro_batch, self._micro_batches, total)
+        self._micro_batch += 1
+        terms = [penalty.loss(model, inputs, outputs, share) for penalty in self._penalties]
+        for penalty, term in zip(self._penalties, terms, strict=True):
+            self._added[penalty.name] = self._added.get(penalty.name, 0) + term.detach()
+        return torch.stack(terms).sum()
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Record losses; the terms are means over the steps since the last time, as the loss is."""
+        if "loss" in logs and self._penalties:
+            added = {name: value.item() / max(self._unrecorded_steps, 1) for name, value in self._added.items()}
+            logs = {**logs, "cross_entropy": logs["loss"] - sum(added.values()), **added}
+            self._added, self._unrecorded_steps = {}, 0
+        super().log(logs, *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Not counted: it walks all parameters at each step, and nobody reads it."""
@@ -138,15 +120,60 @@ def build(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     epochs: Epochs,
+    penalty_rows: Mapping[str, Epochs] = MappingProxyType({}),
 ) -> CausalTrainer:
-    """The trainer of a stage."""
+    """The trainer of a stage.
+
+    Args:
+        stage: what the recipe says of it.
+        setup: what else it is trained with.
+        model: as the stage starts.
+        tokenizer: its tokenizer.
+        epochs: the rows that it learns.
+        penalty_rows: for each of `stage.penalty_data`, the rows that only a penalty reads.
+    """
     # the rows of pretrain have no prompt (Epochs, whole=True)
     prompt_loss_weight = stage.prompt_loss_weight if isinstance(stage, spec.Sft) else 0.0
+    own = trainer_arguments(stage, setup)
+    if stage.packing is True:
+        # the rows of a step come together, and are divided into micro-batches where they are packed
+        own |= {"per_device_train_batch_size": stage.global_batch_size, "gradient_accumulation_steps": 1}
+        own |= {"use_cache": False}  # with a cache transformers does not look for rows that share a sequence
+    arguments = checked(TrainingArguments, stage, model, own)
+    collate = Collate(tokenizer.pad_token_id, prompt_loss_weight)
     return CausalTrainer(
         batch=(stage.global_batch_size, setup.job.steps_per_epoch),
+        penalties=[
+            *penalties.build(stage, setup, _on_device(model, arguments), collate, penalty_rows),
+            *_on_adapter(stage, model),
+        ],
         model=model,
-        args=checked(TrainingArguments, stage, model, trainer_arguments(stage, setup)),
-        data_collator=Collate(tokenizer.pad_token_id, prompt_loss_weight),
+        args=arguments,
+        data_collator=_packed(stage, setup, model, collate) if stage.packing is True else collate,
         train_dataset=EpochRows(epochs),
         processing_class=tokenizer,
     )
+
+
+def _on_adapter(stage: spec.Pretrain | spec.Sft, model: PreTrainedModel) -> tuple[Penalty, ...]:
+    """The term on the size of the adapter, where the recipe asks for it."""
+    if stage.lora is None or not stage.lora.l2:
+        return ()
+    from runner.train.adapters import SmallAdapter  # PEFT, which most stages do without
+
+    return (SmallAdapter(model, stage.lora.l2),)
+
+
+def _packed(stage: spec.Pretrain | spec.Sft, setup: Setup, model: PreTrainedModel, padded: Collate) -> Pack:
+    """Rows of a step share sequences, in the layout that the model's attention takes."""
+    from runner.train import isolation
+
+    layout = isolation.choose(model, model.config._attn_implementation)
+    return Pack(padded.pad_id, padded.prompt_loss_weight, layout, setup.job.per_device_batch_size)
+
+
+def _on_device(model: PreTrainedModel, arguments: TrainingArguments) -> PreTrainedModel:
+    """The model where it will be trained, which is where the penalties keep what they need of it."""
+    if next(model.parameters()).device.type != arguments.device.type:
+        model.to(arguments.device)  # type: ignore[arg-type]  # a device is one
+    return model

@@ -40,11 +40,17 @@ class EpochOrder(torch.utils.data.Sampler[int]):
 class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer, given token ids instead of texts, and told the order of the pairs.
 
+    A pair counts as much in a micro-batch that is smaller than the others, the last of an epoch, as in any other.
+    Losses that are no mean over pairs (`sft`, over tokens; `aot`, of sorted pairs) are TRL's for each micro-batch.
+
     Args:
         pairs: the rows of the train_dataset.
         batch: pairs per step, and steps per epoch.
         seed: of the order.
     """
+
+    loss_is_scaled_for_ga = True
+    """The loss of a micro-batch is its share of the step's."""
 
     def __init__(self, *, pairs: Sequence[PairTokens], batch: tuple[int, int], seed: int, **kwargs: Any) -> None:
         self._pairs, self._order = pairs, EpochOrder(len(pairs), seed)
@@ -62,6 +68,25 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
         supervised = sum(len(row.chosen_ids) + len(row.rejected_ids) for row in rows)
         return supervised + 2 * sum(len(row.prompt_ids) for row in rows), supervised
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of a step, and how many pairs they hold."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
+        return batches, sum(len(batch["input_ids"]) // 2 for batch in batches)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of a micro-batch as its share of the global batch's; alone, where no batch is named."""
+        found = super().compute_loss(model, inputs, return_outputs)
+        if num_items_in_batch is None:
+            return found
+        share = len(inputs["input_ids"]) // 2 / num_items_in_batch
+        return (found[0] * share, found[1]) if return_outputs else found * share
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Not counted: it walks all parameters at each step, and nobody reads it."""
+        return 0
+
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         """The ids are made (`runner.data.tokens`): where the answer begins, and its EOS, are ours to say."""
         return dataset
@@ -77,11 +102,12 @@ def build(
     stage: spec.Dpo,
     setup: Setup,
     model: PreTrainedModel,
-    reference: PreTrainedModel,
+    reference: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     pairs: Sequence[PairTokens],
 ) -> PreferenceTrainer:
-    """The trainer of a stage; `reference` is a second copy of the checkpoint that `model` starts from."""
+    """The trainer of a stage; `reference` is a second copy of the checkpoint that `model` starts from, None where that
+    is an adapter of which TRL keeps a copy."""
     rows = [
         {"prompt_ids": pair.prompt_ids, "chosen_ids": pair.chosen_ids, "rejected_ids": pair.rejected_ids}
         for pair in pairs
@@ -104,7 +130,9 @@ def _dpo_arguments(stage: spec.Dpo, setup: Setup) -> dict[str, Any]:
         "loss_type": list(stage.loss_type),
         "loss_weights": list(stage.loss_weights) if stage.loss_weights else None,
         "max_length": stage.max_length,
+        # TRL turns dropout off, in the reference too; a stage that asks for one gets it
+        "disable_dropout": stage.dropout is None,
         # TRL turns it on; it trades a third of the speed for memory, and that is the user's choice to make
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
     }
     return {**own, **trainer_arguments(stage, setup)}

@@ -6,10 +6,10 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from runner import checkpoints, jobs
 from runner.atomic import publish_text
 from runner.events import Finished, Journal, Logged, Published, Started
 from runner.jobs import Job
+from runner.train import stopping
 
 _COMPLETE = "complete.json"
 _LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
@@ -37,6 +38,9 @@ class Publishing(TrainerCallback):
         tokens_in_step: for a step counted from 0, its real tokens and how many of them are supervised.
         journal: where events go.
         attention: what was chosen, for the `started` event.
+        notes: what is worth a word about the parameters, for the same.
+        settings: of the model's configuration, as they are to be published: training may have others.
+        waits_at_the_end: also at the last checkpoint, because trackers are told what its probes say.
     """
 
     def __init__(
@@ -49,10 +53,15 @@ class Publishing(TrainerCallback):
         tokens_in_step: Callable[[int], tuple[int, int]],
         journal: Journal,
         attention: str,
+        notes: tuple[str, ...] = (),
+        settings: Mapping[str, float] = MappingProxyType({}),
+        waits_at_the_end: bool = False,
     ) -> None:
         self._folder = run / job.stage
         self._recipe, self._kind, self._job = recipe, kind, job
         self._tokens_in_step, self._journal, self._attention = tokens_in_step, journal, attention
+        self._notes, self._settings = notes, settings
+        self._waits_at_the_end = waits_at_the_end
         self._tokens = self._supervised = 0
         self._training_s = 0.0
         self._step_began = self._last_logged = time.perf_counter()
@@ -78,11 +87,23 @@ class Publishing(TrainerCallback):
             self._count(step)
         self._tokens_logged = self._tokens
         dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
-        parameters = sum(parameter.numel() for parameter in model.parameters())
+        # an adapter's copy, which dpo compares with, is no part of the model
+        own = [parameter for name, parameter in model.named_parameters() if ".ref." not in name]
+        parameters = sum(parameter.numel() for parameter in own)
+        trained = sum(parameter.numel() for parameter in own if parameter.requires_grad)
         device = str(args.device) if args.device.type == "cpu" else torch.cuda.get_device_name(args.device)
+        job, only = self._job, trained if trained < parameters else None
         self._journal.write(
             Started(
-                self._job.stage, state.global_step, self._job.total_steps, device, dtype, self._attention, parameters
+                job.stage,
+                state.global_step,
+                job.total_steps,
+                device,
+                dtype,
+                self._attention,
+                parameters,
+                only,
+                self._notes,
             )
         )
         self._last_logged = time.perf_counter()
@@ -125,6 +146,7 @@ class Publishing(TrainerCallback):
         step = state.global_step
         saved = self._folder / "state" / f"checkpoint-{step}"
         if step in self._job.publish_steps:
+            stopping.write(kw["model"], saved)
             self._publish(saved, state)
         # only now: a trainer that is killed in between takes these steps again, and so publishes what it had not
         _mark_complete(saved)
@@ -155,6 +177,7 @@ class Publishing(TrainerCallback):
 
     def _publish(self, saved: Path, state: TrainerState) -> None:
         step, epoch = state.global_step, round(state.epoch or 0.0, 6)
+        _write_settings(saved / "config.json", self._settings)
         checkpoints.publish(
             saved,
             self._folder / f"ckpt-{step}",
@@ -168,12 +191,12 @@ class Publishing(TrainerCallback):
             tokens=self._tokens,
             versions={name: version(name) for name in ("torch", "transformers")},
         )
-        waits = step < self._job.total_steps
+        waits = step < self._job.total_steps or self._waits_at_the_end
         self._journal.write(Published(self._job.stage, step, epoch, round(self._training_s, 3), waits))
 
     def _decided_to_go_on(self, step: int) -> bool:
         """Wait for the parent, which probes the checkpoint meanwhile; a signal ends the wait."""
-        if step >= self._job.total_steps:
+        if step >= self._job.total_steps and not self._waits_at_the_end:
             return True
         while (go_on := jobs.read_decision(self._folder, step)) is None:
             if self._signalled:
@@ -181,6 +204,16 @@ class Publishing(TrainerCallback):
             time.sleep(_LOOK_EVERY_S)
         self._last_logged = time.perf_counter()
         return go_on
+
+
+def _write_settings(config: Path, settings: Mapping[str, float]) -> None:
+    """Put settings back that only training had; an adapter has no configuration of its own."""
+    if not settings or not config.is_file():
+        return
+    row = json.loads(config.read_text(encoding="utf-8"))
+    # of a model for several kinds of input, the language model's own part
+    row.get("text_config", row).update(settings)
+    publish_text(config, json.dumps(row, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def _mark_complete(saved: Path) -> None:

@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from runner import jobs, model, recipe, spec
-from runner.data import datasets
-from runner.data.epochs import Epochs
-from runner.data.tokens import encode_pairs, load_tokenizer
+from runner.data import candidates, chat, datasets, preferred, samples
+from runner.data.conversations import Conversations
+from runner.data.epochs import stage_epochs
+from runner.data.penalty_rows import penalty_epochs
+from runner.data.token_store import TOKENS, Kept
+from runner.data.tokens import load_tokenizer
 from runner.errors import EXIT_INTERRUPTED, UserError
 from runner.events import Journal
-from runner.folder import folder_or_hub_id, read_run, tokenizer_place
+from runner.folder import read_run
 from runner.recipe import Loaded
-from runner.train import causal
+from runner.train import causal, contrast, starting, stopping, tracking
 from runner.train.arguments import Setup, blamed
 from runner.train.causal import CausalTrainer
+from runner.train.contrast import ContrastTrainer
 from runner.train.publishing import Publishing, newest_state
+from runner.train.starting import Start
 
 if TYPE_CHECKING:
     from runner.train.preference import PreferenceTrainer
@@ -57,9 +61,12 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
     stage, folder = loaded.spec.stages[job.stage], run / job.stage
     dtype = model.choose_dtype(loaded.spec.model.dtype).value
     attention = model.choose_attention(loaded.spec.model.attn_implementation, dtype)
-    setup = Setup(job, folder / "state", loaded.spec.seed, dtype)
+    trackers = loaded.spec.report_to
+    setup = Setup(job, folder / "state", loaded.spec.seed, dtype, trackers, _name_for_trackers(run, loaded, job))
+    start = Start(loaded, run, job, attention.value, dtype)
+    starting.check_all(loaded)
     with blamed(stage):
-        trainer = _build(loaded, run, setup, attention.value)
+        trainer, notes = _build(start, setup)
     publishing = Publishing(
         run=run,
         recipe=loaded.spec.recipe,
@@ -68,8 +75,13 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
         tokens_in_step=trainer.tokens_in_step,
         journal=journal,
         attention=f"{attention.value} ({attention.why})",
+        notes=notes,
+        settings=starting.published_settings(start),
+        waits_at_the_end=bool(trackers),
     )
     trainer.add_callback(publishing)
+    if trackers:
+        tracking.attach(trainer, run, job.stage)
     trainer.remove_callback(transformers.PrinterCallback)  # events are read, prints are not
     _drop_stale_decisions(folder)
     resume_from = newest_state(folder)
@@ -78,42 +90,39 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
     return publishing
 
 
-def _build(loaded: Loaded, run: Path, setup: Setup, attention: str) -> CausalTrainer | PreferenceTrainer:
-    stage, seed = loaded.spec.stages[setup.job.stage], loaded.spec.seed
-    place = _tokenizer_place(loaded, run, setup.job)
-    tokenizer, fast = model.load_tokenizer(place), load_tokenizer(place)
+def _build(start: Start, setup: Setup) -> tuple[CausalTrainer | PreferenceTrainer | ContrastTrainer, tuple[str, ...]]:
+    """The trainer, and what is worth a word about its network."""
+    stage, loaded, seed = start.stage, start.loaded, start.loaded.spec.seed
+    tokenizer, fast = model.load_tokenizer(start.tokenizer_place), load_tokenizer(start.tokenizer_place)
+    template = chat.of(loaded.spec.model, loaded.root)
+    tokenizer.chat_template = template.source if template else None  # what checkpoints carry, and probes render with
     data = datasets.build(loaded.spec, loaded.root, stage.data)
     sets = [data.get(ref) for ref in stage.data]
     # dropout, and whatever else draws while training, starts from the seed too
     transformers.set_seed(seed)
-    network = _start_model(loaded, run, setup.job, tokenizer, attention)
-    if isinstance(stage, spec.Dpo):
+    network, notes = starting.network(start, tokenizer)
+    if template:
+        stopping.stop_at(network, Conversations(template, fast).stop_id)
+    if isinstance(stage, (spec.Dpo, spec.Contrast)):
+        said = samples.read(start.run, data, stage.data, setup.job.inputs)
+        pairs, encoded = preferred.encoded(preferred.of(sets, said), fast, stage.max_length, template)
+        if isinstance(stage, spec.Contrast):
+            rows = candidates.gather(pairs, encoded)
+            return contrast.build(stage, setup, network, tokenizer, rows), notes
         from runner.train import preference  # TRL, which most stages do without
 
-        reference = _start_model(loaded, run, setup.job, tokenizer, attention)
-        pairs = encode_pairs(fast, [pair for found in sets for pair in found.pairs()], stage.max_length)
-        return preference.build(stage, setup, network, reference, tokenizer, pairs)
-    epochs = Epochs(sets, fast, seed, stage.max_length, whole=isinstance(stage, spec.Pretrain))
-    return causal.build(stage, setup, network, tokenizer, epochs)
+        reference = starting.reference(start, tokenizer, network)
+        return preference.build(stage, setup, network, reference, tokenizer, encoded), notes
+    kept = Kept(start.run / "data" / TOKENS, read_run(start.run).data)
+    epochs = stage_epochs(loaded.spec, setup.job.stage, data, fast, template, kept)
+    rows_of_penalties = penalty_epochs(loaded.spec, setup.job.stage, data, fast, template, kept)
+    return causal.build(stage, setup, network, tokenizer, epochs, rows_of_penalties), notes
 
 
-def _start_model(
-    loaded: Loaded, run: Path, job: jobs.Job, tokenizer: PreTrainedTokenizerBase, attention: str
-) -> PreTrainedModel:
-    first = loaded.spec.model
-    if job.start is None and first.config is not None:
-        return model.build(first.config, tokenizer, loaded.spec.seed, attention)
-    if job.start is None:
-        # weights train in float32, computing in bfloat16 where the device has it: Trainer's bf16 option
-        return model.load(folder_or_hub_id(first.path or "", loaded.root), attention, "float32")
-    return model.load(run / job.stage / job.start.path, attention, "float32")
-
-
-def _tokenizer_place(loaded: Loaded, run: Path, job: jobs.Job) -> str:
-    """A stage that starts from a checkpoint has that checkpoint's tokenizer; the first one has the recipe's."""
-    if job.start is not None:
-        return str(run / job.stage / job.start.path)
-    return tokenizer_place(loaded.spec.model, loaded.root, run)
+def _name_for_trackers(run: Path, loaded: Loaded, job: jobs.Job) -> str:
+    """`zhdict_dpo/qa`, of a variant `zhdict_forgetting/replay/qa`."""
+    variant = read_run(run).variant
+    return "/".join(part for part in (loaded.spec.recipe, variant, job.stage) if part)
 
 
 def _drop_stale_decisions(stage_folder: Path) -> None:

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 import transformers
 
-from runner import jobs, model, recipe, spec
-from runner.data.epochs import Epochs
+from runner import jobs, model, recipe
+from runner.data.epochs import Epochs, stage_epochs
 from runner.events import Follower, Journal, Logged
 from runner.folder import Superseded
 from runner.jobs import Job
 from runner.preparation import Prepared, write_data
-from runner.train import causal
+from runner.train import batches, causal
 from runner.train.arguments import Setup
 from runner.train.publishing import Publishing
 
@@ -68,10 +68,7 @@ def _start(prepared: Prepared) -> tuple[torch.nn.Module, transformers.PreTrained
 
 
 def _epochs(prepared: Prepared, name: str) -> Epochs:
-    stage = prepared.recipe.stages[name]
-    sets = [prepared.data.get(ref) for ref in stage.data]
-    whole = isinstance(stage, spec.Pretrain)
-    return Epochs(sets, prepared.tokenizer, prepared.recipe.seed, stage.max_length, whole=whole)
+    return stage_epochs(prepared.recipe, name, prepared.data, prepared.tokenizer, prepared.chat)
 
 
 def _stage_speed(prepared: Prepared, name: str, steps: int) -> float:
@@ -106,14 +103,14 @@ def _stage_speed(prepared: Prepared, name: str, steps: int) -> float:
 def _bare_speed(prepared: Prepared, name: str, steps: int) -> float:
     network, tokenizer = _start(prepared)
     stage, epochs = prepared.recipe.stages[name], _epochs(prepared, name)
-    collate = causal.Collate(tokenizer.pad_token_id, 0.0)
-    batches, counts = [], []
+    collate = batches.Collate(tokenizer.pad_token_id, 0.0)
+    made, counts = [], []
     epoch = 0
-    while len(batches) < steps:
+    while len(made) < steps:
         rows = epochs.epoch(epoch)
         for start in range(0, len(rows), stage.global_batch_size):
             batch = rows[start : start + stage.global_batch_size]
-            batches.append(collate(batch))
+            made.append(collate(batch))
             counts.append(sum(len(row.ids) for row in batch))
         epoch += 1
     optimizer = torch.optim.AdamW(network.parameters(), lr=stage.learning_rate, weight_decay=0.0, fused=True)
@@ -124,7 +121,7 @@ def _bare_speed(prepared: Prepared, name: str, steps: int) -> float:
     for step in range(steps):
         if step == warm:
             began = time.perf_counter()
-        batch = batches[step]
+        batch = made[step]
         loss = network(**batch).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runner import loadable
 from runner.errors import BadCheckpoint, Where, first_line
 
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")
@@ -63,21 +64,21 @@ def adapter_config(folder: Path) -> dict[str, Any]:
 
 
 def base_of(folder: Path) -> Path | str:
-    """The base of the adapter at `folder`: relative to the adapter, else to the working folder, else a hub id.
+    """The base of the adapter at `folder` (see `loadable.base_of`): a folder, else a hub id.
 
     Raises:
         BadCheckpoint: it names none, or a folder that is not there.
     """
     named = adapter_config(folder).get("base_model_name_or_path")
+    found = loadable.base_of(folder)
     if not named:
         raise BadCheckpoint(
             "the adapter does not say what its base is",
             where=Where(str(folder / "adapter_config.json")),
             expected="base_model_name_or_path: the folder of the model it was trained on",
         )
-    for place in (folder / named, Path(named)):
-        if place.is_dir():
-            return place.resolve()
+    if isinstance(found, Path):
+        return found
     if Path(named).is_absolute() or named.startswith(".") or named.count("/") > 1:
         raise BadCheckpoint(
             f"the adapter's base {named} is not there",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from runner.errors import BadCheckpoint, Where, first_line
 from runner.probing.engine.adapters import base_of, has_tokenizer
@@ -76,7 +76,9 @@ def load_model(path: Path, dtype: str) -> Any:
     except Exception as error:
         raise _not_loaded(path, error, _ADAPTER) from error
     _check_adapter(model, "default", path)
-    return model.merge_and_unload()
+    merged = model.merge_and_unload()
+    _stop_as(path, merged)
+    return merged
 
 
 def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) -> Any:
@@ -99,7 +101,16 @@ def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) ->
         except Exception as error:
             raise _not_loaded(adapters[name], error, _ADAPTER) from error
         _check_adapter(model, name, adapters[name])
+        _stop_as(adapters[name], model)
     return model
+
+
+def _stop_as(adapter: Path, model: Any) -> None:
+    """Let replies end where the adapter says, which may have learned another chat template than its base."""
+    file = adapter / "generation_config.json"
+    own = GenerationConfig.from_pretrained(adapter).eos_token_id if file.is_file() else None
+    if own is not None:
+        model.generation_config.eos_token_id = own
 
 
 @contextmanager
