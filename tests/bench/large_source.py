@@ -53,10 +53,10 @@ def main() -> None:
         report(root, rows, wall_s, peaks)
 
 
-def write_project(root: Path, gb: float, packing: str = "wrapped") -> int:
+def write_project(root: Path, gb: float, packing: str = "wrapped", steps: int = STEPS) -> int:
     """A source of so many gigabytes (10^9 bytes) and a recipe that trains on it; gives the number of rows."""
     (root / "pyproject.toml").touch()
-    (root / "large.yaml").write_text(_RECIPE.format(steps=STEPS, packing=packing), encoding="utf-8")
+    (root / "large.yaml").write_text(_RECIPE.format(steps=steps, packing=packing), encoding="utf-8")
     written = rows = 0
     with (root / "large.jsonl").open("w", encoding="utf-8") as file:
         for text in _texts():
@@ -120,7 +120,7 @@ def _name(parent: str) -> str:
     return {"recipe run": "host", "host": "trainer"}.get(parent, parent)
 
 
-def report(root: Path, rows: int, wall_s: float, peaks: dict[str, float]) -> bool:
+def report(root: Path, rows: int, wall_s: float, peaks: dict[str, float], steps: int = STEPS) -> bool:
     """Print what was measured; gives whether the bar is met."""
     (events,) = root.glob("results/large/events/train-base.jsonl")
     finished = [json.loads(line) for line in events.read_text().splitlines()][-1]
@@ -128,7 +128,7 @@ def report(root: Path, rows: int, wall_s: float, peaks: dict[str, float]) -> boo
     print(f"run: {wall_s:,.0f} s in all; {ids:,} token ids of {rows:,} rows; {finished['step']} steps")
     for name, gb in peaks.items():
         print(f"  {name:<12} {gb:5.2f} GB at its peak")
-    met = max(peaks.values()) <= BAR_GB and finished["step"] == STEPS
+    met = max(peaks.values()) <= BAR_GB and finished["step"] == steps
     print(f"bar: {max(peaks.values()):.2f} GB of {BAR_GB} GB: {'met' if met else 'MISSED'}")
     return met
 

@@ -1,0 +1,134 @@
+"""The plan of a recipe: every number counted on the rows that training will see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+from runner import handover, plan, pulls, spec
+from runner.data import chat, vocabulary
+from runner.data.penalty_rows import penalty_epochs
+from runner.leaks import Leak
+from runner.plan import Plan, StagePlan
+from runner.preparation.prepared import PREFERENCE, Prepared, probe_files_with
+from runner.preparation.stage_jobs import DONE_IN, states
+from runner.preparation.writing import visible_gpus
+
+
+def elsewhere(state: Mapping[str, str]) -> dict[str, str]:
+    """Of the states of a variant's stages: those that another variant has trained, and which."""
+    return {name: words.removeprefix(DONE_IN) for name, words in state.items() if words.startswith(DONE_IN)}
+
+
+def make_plan(prepared: Prepared, trained_in: Mapping[str, str] | None = None) -> Plan:
+    """The whole plan; this tokenises every row of every epoch, as training will see them.
+
+    Args:
+        trained_in: stages that another variant of the recipe trains, with its name: they are not counted again.
+    """
+    recipe, trained_in = prepared.recipe, trained_in or {}
+    prepared.check_steps()
+    prepared.check_leaks()
+    state = states(prepared)
+    stages = tuple(
+        StagePlan(
+            name=name,
+            kind=stage.kind,
+            start=stage.from_ or "model",
+            arithmetic=prepared.arithmetic[name],
+            counts=prepared.counts(name),
+            global_batch_size=stage.global_batch_size,
+            suites=recipe.asked_at(name),
+            state=state[name],
+            ends=plan.ends(recipe, name),
+            notes=(
+                *handover.words(recipe, name, prepared.loaded.root),
+                *_negative_words(prepared, name),
+                *_pull_words(prepared, name),
+            ),
+            at_most=isinstance(stage, PREFERENCE) and any(one.pending_pairs for one in prepared.preferences(name)),
+        )
+        for name, stage in recipe.stages.items()
+        if name not in trained_in
+    )
+    cases = {name: len(prepared.data.get(suite.cases)) for name, suite in recipe.probes.items() if suite.cases}
+    last = next(reversed(recipe.stages))
+    result = recipe.result.checkpoint if recipe.result else f"{last}@last"
+    against = recipe.result.baseline if recipe.result else None
+    gpus = visible_gpus()
+    return Plan(
+        recipe=recipe.recipe,
+        path=os.path.relpath(prepared.loaded.path, prepared.loaded.root),
+        out=os.path.relpath(prepared.run),
+        model=_model_words(recipe.model, prepared.chat),
+        device=_device_words(gpus, recipe.model.dtype),
+        stages=stages,
+        trained_in=trained_in,
+        data=prepared.accounts,
+        result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
+        warnings=(
+            *plan.warnings(
+                recipe, prepared.looks, cases, probe_files_with(prepared, b"gate"), prepared.own_significant
+            ),
+            *plan.idle_ends(recipe, {name: numbers.publish_steps for name, numbers in prepared.arithmetic.items()}),
+            *_repeated_cases(prepared),
+            *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
+        ),
+        vocabulary=_vocabulary_words(prepared),
+    )
+
+
+def _negative_words(prepared: Prepared, name: str) -> tuple[str, ...]:
+    """What was left out of the pairs of a stage, and what is yet to come."""
+    stage = prepared.recipe.stages[name]
+    if not isinstance(stage, PREFERENCE):
+        return ()
+    found = zip(stage.data, prepared.preferences(name), strict=True)
+    return tuple(f"{ref}: {line}" for ref, one in found for line in one.lines())
+
+
+def _vocabulary_words(prepared: Prepared) -> str:
+    """What is added, and what it saves on the texts that the recipe names, else on those of the first stage."""
+    block, extended = prepared.recipe.model.extend_vocabulary, prepared.extended
+    if block is None or extended is None:
+        return ""
+    refs = block.text or next(iter(prepared.recipe.stages.values())).data
+    texts = (text for ref in refs for text in prepared.data.get(ref).texts())
+    return vocabulary.in_words(extended, vocabulary.beginning(texts))
+
+
+def _repeated_cases(prepared: Prepared) -> Iterator[str]:
+    """Suites that ask the same more than once: their rates and gates count it as if it were several questions."""
+    for name, suite in prepared.recipe.probes.items():
+        if suite.cases and (repeats := prepared.data.get(suite.cases).repeats):
+            cases = len(prepared.data.get(suite.cases))
+            same = f"{repeats:,} of its {cases:,} cases are the same as an earlier one"
+            yield f"probes.{name}: {same}, and count all the same"
+
+
+def _pull_words(prepared: Prepared, name: str) -> tuple[str, ...]:
+    data, fast = prepared.data, prepared.tokenizer_of(name)
+    rows = penalty_epochs(prepared.recipe, name, data, fast, prepared.chat)
+    counted = {penalty: len(epochs) for penalty, epochs in rows.items()}
+    return pulls.words(prepared.recipe.stages[name], prepared.arithmetic[name].total_steps, counted)
+
+
+def _unexpected(recipe: spec.Recipe, leak: Leak) -> bool:
+    return recipe.probes[leak.suite].leaks != "expected"
+
+
+def _device_words(gpus: Sequence[str], dtype: str) -> str:
+    if not gpus:
+        return f"the CPU, {os.cpu_count()} cores, {'float32' if dtype == 'auto' else dtype}"
+    return "one GPU" + (f" of {len(gpus)}" if len(gpus) > 1 else "")
+
+
+def _model_words(model: spec.Model, template: chat.ChatTemplate | None) -> str:
+    written = ""
+    if template is not None:
+        written = f"; chat template {template.origin}" if template.chosen else "; its chat template"
+    if model.path is not None:
+        return model.path + written
+    assert model.config is not None
+    sizes = (f"{name} {model.config[name]}" for name in ("hidden_size", "num_hidden_layers") if name in model.config)
+    return ", ".join([f"new {model.config['model_type']}", *sizes]) + written

@@ -1,0 +1,94 @@
+"""What is written into a run before its stages: the splits, the tokenizer, and what `run.json` says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from runner import plan, spec
+from runner.atomic import publish_text
+from runner.checkpoints import sha256_file
+from runner.data import datasets, seen, vocabulary
+from runner.data.token_store import TOKENS
+from runner.data.tokens import save_tokenizer
+from runner.folder import RunRecord, Superseded, given_tokenizer
+from runner.preparation.prepared import PREFERENCE, Prepared
+from runner.recipe import dump
+
+_LIBRARIES = ("recipe-runner", "torch", "transformers", "trl", "tokenizers", "safetensors", "pytest")
+
+
+def write_data(prepared: Prepared, superseded: Superseded) -> None:
+    """Write the splits and the tokenizer into the run; what changed is moved aside, what is current is left."""
+    prepared.clean_tokens()
+    if prepared.data_is_current:
+        return
+    tokenizer, run = prepared.tokenizer, prepared.run
+    # the manifest first: without it the data is not current, should this process end in between
+    for path in sorted((run / "data").glob("*"), key=lambda path: path.name != "manifest.json"):
+        if path.name != TOKENS:
+            superseded.take(path)
+    datasets.write_splits(prepared.data, run / "data")
+    for ref in sorted({ref for stage in prepared.recipe.stages for ref in prepared.recipe.reads(stage)}):
+        seen.write(seen.gather(prepared.data.get(ref)), run / "data" / "seen")
+    if isinstance(prepared.recipe.model.tokenizer, spec.Tokenizer):
+        save_tokenizer(tokenizer, run / "data" / "tokenizer", prepared.chat)
+    if prepared.extended is not None:
+        vocabulary.save(prepared.extended, given_tokenizer(prepared.recipe.model, prepared.loaded.root), run / "data")
+    everything = sorted(path for path in (run / "data").rglob("*") if path.is_file())
+    files = [path for path in everything if path.relative_to(run / "data").parts[0] != TOKENS]
+    digests = {str(path.relative_to(run / "data")): sha256_file(path) for path in files}
+    manifest = {"format_version": spec.FORMAT_VERSION, "files": digests, "negatives": _negative_counts(prepared)}
+    manifest["rows"] = {account.ref: account.record() for account in prepared.accounts}
+    publish_text(run / "data" / "manifest.json", json.dumps(manifest, ensure_ascii=False, indent=1) + "\n")
+
+
+def _negative_counts(prepared: Prepared) -> dict[str, Any]:
+    """What became of the negatives of every data set with pairs that a stage takes."""
+    stages = [stage for stage in prepared.recipe.stages.values() if isinstance(stage, PREFERENCE)]
+    refs = sorted({ref for stage in stages for ref in stage.data})
+    return {ref: prepared.data.get(ref).preferences().record() for ref in refs}
+
+
+def run_record(prepared: Prepared, looks: int) -> RunRecord:
+    """What `run.json` will say."""
+    loaded = prepared.loaded
+    return RunRecord(
+        recipe=loaded.spec.recipe,
+        recipe_path=os.path.relpath(loaded.path, loaded.root),
+        project_root=str(loaded.root),
+        seed=loaded.spec.seed,
+        versions={"python": platform.python_version()} | {name: plan.library_version(name) for name in _LIBRARIES},
+        hardware={"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": len(visible_gpus())},
+        git_commit=_git_commit(loaded.root),
+        data=prepared.digests,
+        looks=looks,
+        variant=loaded.variant,
+        recipe_sha256=hashlib.sha256(dump(loaded).encode()).hexdigest(),
+    )
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA devices of this machine that are not hidden, found without importing torch."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
+    return (
+        devices
+        if hidden is None
+        else devices[: len([part for part in hidden.split(",") if part.strip() not in ("", "-1")])]
+    )
+
+
+def _git_commit(root: Path) -> str | None:
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return asked.stdout.strip() or None
