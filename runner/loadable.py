@@ -16,6 +16,8 @@ torchtune (`epoch_N`), and scripts of one's own."""
 ADAPTER = "adapter_config.json"
 MANIFEST = "manifest.json"
 """What a run says about a checkpoint that it published."""
+BASE = "base"
+"""Folder of a stage whose adapters stand on weights that lie in no checkpoint."""
 TRAINER_STATE = "trainer_state.json"
 TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model",

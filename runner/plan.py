@@ -201,6 +201,7 @@ def stage_inputs(
     left_out = {"logging_steps", "stop_when", "from_", "data"}
     settings = stage.model_dump(mode="json", by_alias=True, exclude=left_out)
     inputs = {field: json.dumps(value, ensure_ascii=False) for field, value in settings.items()}
+    inputs["data"] = ", ".join(stage.data)  # their order, and how often each is named, decide the order of the rows
     inputs |= {f"data {ref}": data[ref] for ref in recipe.reads(name)}
     if "chat template" in data:
         inputs["chat template"] = data["chat template"]

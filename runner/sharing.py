@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runner import checkpoints, jobs
 from runner.errors import UserError
+from runner.loadable import BASE
 
 
 def find(run: Path, stage: str, key: str) -> Path | None:
@@ -57,6 +58,8 @@ def take_over(twin: Path, run: Path) -> bool:
             shutil.copytree(folder, made / "state" / folder.name, copy_function=_link_or_copy)
         for _, folder in checkpoints.published(twin):
             shutil.copytree(folder, made / folder.name, copy_function=_link_or_copy)
+        if (twin / BASE).is_dir():  # its adapters name it by its place beside them
+            shutil.copytree(twin / BASE, made / BASE, copy_function=_link_or_copy)
         for file in [twin / "stage.json", *twin.glob("probes/*.jsonl")]:
             (made / file.relative_to(twin)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, made / file.relative_to(twin))

@@ -243,10 +243,20 @@ def test_pairs_of_one_prompt_and_one_right_text_are_one_row_of_contrast() -> Non
 
 def test_a_pair_whose_difference_was_cut_off_is_counted_as_one_that_prefers_nothing() -> None:
     fast = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
-    pairs = (Pair("a", "b", "cd", 0), Pair("abcdefg", "ha", "hb", 1), Pair("abcdefgh", "a", "b", 2))
+    pairs = (Pair("a", "b", "cd", 0), Pair("abcdefg", "ha", "hb", 1), Pair("abcdefg", "ga", "gb", 2))
     found = [Preferences(pairs, {})]
     for kind in (spec.Dpo, spec.Contrast):
         name = kind.__name__.lower()
         stage = kind.model_validate({"kind": name, "data": "d", "max_length": 8, "global_batch_size": 2})
         counts = preferred.counts(stage, found, fast, None, 1, 4)
         assert (counts.rows, counts.truncated, counts.dropped) == (6, 4, 4)
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_an_error_before_anything_trains() -> None:
+    fast = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
+    with pytest.raises(BadData) as caught:
+        tokens.encode_pairs(fast, [Pair("abcdefgh", "a", "b", 2)], 8)
+    assert str(caught.value).splitlines() == [
+        "the prompt of row 3 has 8 tokens, and max_length is 8: there is no room for an answer",
+        "    hint: raise max_length, or leave such rows out: filter: {max_chars: …} in the data set",
+    ]

@@ -123,6 +123,18 @@ def test_whatever_weights_depend_on_makes_another_stage_and_is_named(now: dict[s
     assert plan.changed(before, now) == words
 
 
+def test_the_order_of_data_sets_and_a_repeated_name_make_another_stage() -> None:
+    digests = {"questions": "d1", "more": "d2"}
+    orders = (["questions", "more"], ["more", "questions"], ["questions", "more", "more"])
+    data = {"questions": {"path": "q.jsonl"}, "more": {"path": "m.jsonl"}}
+    made = [recipe(data=data, stages={"base": {**SFT, "data": order}}) for order in orders]
+    keys = {
+        plan.key(plan.stage_inputs(one, "base", data=digests, start=None, start_key="", tokenizer="t", weights=""))
+        for one in made
+    }
+    assert len(keys) == 3
+
+
 def test_what_no_weight_depends_on_makes_no_other_stage() -> None:
     before = plan.key(inputs(recipe()))
     other = recipe(

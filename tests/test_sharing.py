@@ -53,6 +53,14 @@ def test_what_is_taken_over_is_whole_and_takes_no_space(variants: Path) -> None:
     assert (run / "events/train-qa.jsonl").read_text() == "{}\n"
 
 
+def test_the_base_that_adapters_of_the_stage_stand_on_comes_with_them(variants: Path) -> None:
+    twin, run = variants / "plain" / "qa", variants / "other"
+    (twin / "base").mkdir()
+    (twin / "base" / "model.safetensors").write_bytes(b"weights")
+    assert sharing.take_over(twin, run)
+    assert (run / "qa/base/model.safetensors").samefile(twin / "base/model.safetensors")
+
+
 def test_weights_are_copied_where_there_are_no_links(variants: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_links(source: str, target: str) -> None:
         raise OSError("not supported")

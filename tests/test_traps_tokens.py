@@ -11,7 +11,7 @@ from runner.data import chat, tokens
 from runner.data.datasets import Example
 from runner.data.examples import Message
 from runner.data.tokens import Encoding, Tokens
-from runner.errors import BadData
+from runner.errors import BadData, BadRecipe
 from runner.preparation import make_plan
 from runner.train import isolation
 from runner.train.batches import IGNORED, PACKED, Collate, Pack
@@ -83,8 +83,11 @@ def test_trap_inference_prompt_not_a_prefix_is_an_error_before_anything_trains(t
 def test_trap_fully_masked_rows_dropped_without_a_count_the_plan_counts_them(tmp_path: Path, packing: str) -> None:
     recipe = write_project(tmp_path / "project")
     cut = ("stages.qa.max_length=8", f"stages.qa.packing={packing}", "stages.qa.num_train_epochs=1")
-    counts = make_plan(prepare(recipe, tmp_path / "run", *cut)).stages[1].counts
+    prepared = prepare(recipe, tmp_path / "run", *cut)
+    counts = prepared.counts("qa")
     assert (counts.rows, counts.dropped) == (20, 20)
+    with pytest.raises(BadRecipe, match="stage qa has nothing to learn: all of its 20 rows are cut off"):
+        make_plan(prepared)
 
 
 # "`assistant_only_loss` needs an exactly known template string."

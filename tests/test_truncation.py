@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -67,6 +68,16 @@ def test_a_bos_stays_where_the_end_of_a_row_is_kept() -> None:
     ((row,),) = tokens.encode(fast, [Example("abcdef", "ghij", 0)], Encoding(8, truncation="keep_end"))
     assert FAST.tokenizer.decode(row.ids, skip_special_tokens=False) == "<pad>efghij<eos>"
     assert said(row) == ["ghij<eos>"]
+
+
+def test_a_bos_that_a_chat_template_writes_stays_too() -> None:
+    made = chat.shipped("llama3")
+    plain = trained("char", made)
+    fast = replace(plain, names={**plain.names, "bos_token": "<pad>"})
+    ((row,),) = tokens.encode(fast, [Example("好", "很好", 0)], Encoding(64, chat=made))
+    ((cut,),) = tokens.encode(fast, [Example("好", "很好", 0)], Encoding(8, chat=made, truncation="keep_end"))
+    bos = fast.tokenizer.token_to_id("<pad>")
+    assert (row.ids[0], cut.ids[0], list(cut.ids[1:])) == (bos, bos, list(row.ids[-7:]))
 
 
 def test_an_answer_that_is_cut_from_a_conversation_takes_its_span_along() -> None:

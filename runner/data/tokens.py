@@ -252,8 +252,8 @@ def _joined(
     fast: Fast, parts: Sequence[tuple[list[int], bool]], how: Encoding, chat: Conversations | None
 ) -> tuple[list[int], Spans, int]:
     """Ids of a document, its supervised ranges, and how many ids at its beginning are the tokenizer's own."""
-    prefix = [] if chat is not None else list(fast.prefix_ids)  # a chat template writes its own
-    ids, spans = list(prefix), []
+    ids: list[int] = [] if chat is not None else list(fast.prefix_ids)  # a chat template writes its own
+    prefix, spans = len(ids), []
     for found, answer in parts:
         start = len(ids)
         ids += found
@@ -263,7 +263,9 @@ def _joined(
             elif found[-1:] != [chat.stop_id]:
                 raise BadData(f"the tokenizer does not read {chat.stop} behind an answer as one token")
             spans.append((start, len(ids)))
-    return ids, ((0, len(ids)),) if how.whole else tuple(spans), len(prefix)
+    if chat is not None and ids:
+        prefix = int(ids[0] == fast.tokenizer.token_to_id(fast.names.get("bos_token", "")))
+    return ids, ((0, len(ids)),) if how.whole else tuple(spans), prefix
 
 
 def encode_pairs(
@@ -271,10 +273,8 @@ def encode_pairs(
 ) -> list[PairTokens]:
     """The token ids of every pair, prompt and completion together cut to `max_length` at the end.
 
-    A prompt that leaves no room is cut too, and both completions are the EOS alone: such a pair prefers nothing.
-
     Raises:
-        BadData: a conversation cannot be written by the chat template.
+        BadData: a prompt leaves no room for an answer, or a conversation cannot be written by the chat template.
     """
     conversations = Conversations(chat, fast) if chat is not None else None
     texts = [text for pair in pairs for text in _sides(pair, conversations)]
@@ -288,10 +288,13 @@ def encode_pairs(
         chosen, rejected = ([*side, *([] if conversations else [end])] for side in (right, wrong))
         room = max_length - len(given)
         cut = max(len(chosen), len(rejected)) > room
-        if room > 0:
-            rows.append(PairTokens(given, chosen[:room], rejected[:room], pair.row, cut))
-        else:
-            rows.append(PairTokens(given[: max_length - 1], [end], [end], pair.row, cut))
+        if room < 1:
+            raise BadData(
+                f"the prompt of row {pair.row + 1} has {len(given)} tokens, and max_length is {max_length}: there is no "
+                "room for an answer",
+                hint="raise max_length, or leave such rows out: filter: {max_chars: …} in the data set",
+            )
+        rows.append(PairTokens(given, chosen[:room], rejected[:room], pair.row, cut))
     return rows
 
 

@@ -8,11 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from runner import handover, plan, pulls, spec
 from runner.data import chat, vocabulary
 from runner.data.penalty_rows import penalty_epochs
+from runner.errors import BadRecipe, Problem
 from runner.leaks import Leak
 from runner.plan import Plan, StagePlan
 from runner.preparation.prepared import PREFERENCE, Prepared, probe_files_with
 from runner.preparation.stage_jobs import DONE_IN, states
 from runner.preparation.writing import visible_gpus
+
+
+DROPPED = 0.05
+"""A larger share of rows without anything supervised is warned of."""
 
 
 def elsewhere(state: Mapping[str, str]) -> dict[str, str]:
@@ -51,6 +56,7 @@ def make_plan(prepared: Prepared, trained_in: Mapping[str, str] | None = None) -
         for name, stage in recipe.stages.items()
         if name not in trained_in
     )
+    _check_supervised(prepared, stages)
     cases = {name: len(prepared.data.get(suite.cases)) for name, suite in recipe.probes.items() if suite.cases}
     last = next(reversed(recipe.stages))
     result = recipe.result.checkpoint if recipe.result else f"{last}@last"
@@ -71,11 +77,41 @@ def make_plan(prepared: Prepared, trained_in: Mapping[str, str] | None = None) -
                 recipe, prepared.looks, cases, probe_files_with(prepared, b"gate"), prepared.own_significant
             ),
             *plan.idle_ends(recipe, {name: numbers.publish_steps for name, numbers in prepared.arithmetic.items()}),
+            *_mostly_dropped(stages),
             *_repeated_cases(prepared),
             *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
         ),
         vocabulary=_vocabulary_words(prepared),
     )
+
+
+def _check_supervised(prepared: Prepared, stages: Sequence[StagePlan]) -> None:
+    """Whether every stage has something to learn.
+
+    Raises:
+        BadRecipe: of some stage every row loses all that the loss would see.
+    """
+    problems = [
+        Problem(
+            f"stage {stage.name} has nothing to learn: all of its {stage.counts.rows:,} rows are cut off before "
+            "anything that is supervised",
+            prepared.loaded.marks["stages", stage.name].at_key(),
+            f"rows whose prompts are shorter than max_length, {prepared.recipe.stages[stage.name].max_length}",
+            "raise max_length, or keep the ends of rows: truncation: keep_end",
+        )
+        for stage in stages
+        if stage.counts.rows and stage.counts.dropped == stage.counts.rows
+    ]
+    if problems:
+        raise BadRecipe(problems)
+
+
+def _mostly_dropped(stages: Sequence[StagePlan]) -> Iterator[str]:
+    """Stages of which a good part of the rows teaches nothing."""
+    for stage in stages:
+        share = stage.counts.dropped / max(stage.counts.rows, 1)
+        if share > DROPPED:
+            yield f"stages.{stage.name}: {share:.0%} of its rows are cut off before anything that is supervised"
 
 
 def _negative_words(prepared: Prepared, name: str) -> tuple[str, ...]:

@@ -112,6 +112,10 @@ class Causal(Stage):
             raise ValueError("with packing: wrapped documents run on, and none is truncated")
         if self.neftune_noise_alpha is not None and self.packing is not False:
             raise ValueError("neftune_noise_alpha needs rows of their own: packing would make their noise smaller")
+        weighted = getattr(self, "prompt_loss_weight", 0) > 0
+        if self.trainer_args.get("label_smoothing_factor") and (self.kl is not None or weighted):
+            other = "kl" if self.kl is not None else "prompt_loss_weight"
+            raise ValueError(f"trainer_args.label_smoothing_factor does not go with {other}, whose loss is not smoothed")
         return self
 
     @property
@@ -174,7 +178,7 @@ class Dpo(Stage):
     """One of TRL's losses, or several that are summed with `loss_weights`; `sft` is the cross-entropy of chosen, so
     `[sigmoid, sft]` with `loss_weights: [1, 0.2]` adds 0.2 times it. What else changes a loss stands in `trainer_args`:
     `label_smoothing`, `f_divergence_type`, `f_alpha_divergence_coef`, `ld_alpha`, `use_weighting`, `discopop_tau`."""
-    loss_weights: Annotated[tuple[float, ...], BeforeValidator(as_tuple)] | None = None
+    loss_weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], BeforeValidator(as_tuple)] | None = None
     """One weight per entry of `loss_type`. Default: 1 each."""
 
     @model_validator(mode="after")
@@ -236,6 +240,8 @@ class Contrast(Stage):
     def _learns_something(self) -> Contrast:
         if not (self.contrast_weight or self.sft_weight or self.unlikelihood_weight):
             raise ValueError("contrast_weight, sft_weight and unlikelihood_weight are 0: nothing would be learned")
+        if self.trainer_args.get("label_smoothing_factor"):
+            raise ValueError("trainer_args.label_smoothing_factor changes nothing here: no loss of contrast is smoothed")
         return self
 
 

@@ -191,7 +191,7 @@ def _base(start: Start, tokenizer: PreTrainedTokenizerBase) -> str:
     place = start.place
     if place is not None and not loadable.is_adapter(Path(place)) and not start.extends:
         return place
-    folder = start.run / start.job.stage / "base"
+    folder = start.run / start.job.stage / loadable.BASE
     if not folder.exists():
         temporary = folder.with_name(f".base.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
