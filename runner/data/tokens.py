@@ -290,8 +290,8 @@ def encode_pairs(
         cut = max(len(chosen), len(rejected)) > room
         if room < 1:
             raise BadData(
-                f"the prompt of row {pair.row + 1} has {len(given)} tokens, and max_length is {max_length}: there is no "
-                "room for an answer",
+                f"the prompt of row {pair.row + 1} has {len(given)} tokens, and max_length is {max_length}: "
+                "there is no room for an answer",
                 hint="raise max_length, or leave such rows out: filter: {max_chars: …} in the data set",
             )
         rows.append(PairTokens(given, chosen[:room], rejected[:room], pair.row, cut))

@@ -15,7 +15,6 @@ from runner.preparation.prepared import PREFERENCE, Prepared, probe_files_with
 from runner.preparation.stage_jobs import DONE_IN, states
 from runner.preparation.writing import visible_gpus
 
-
 DROPPED = 0.05
 """A larger share of rows without anything supervised is warned of."""
 

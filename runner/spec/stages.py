@@ -115,7 +115,7 @@ class Causal(Stage):
         weighted = getattr(self, "prompt_loss_weight", 0) > 0
         if self.trainer_args.get("label_smoothing_factor") and (self.kl is not None or weighted):
             other = "kl" if self.kl is not None else "prompt_loss_weight"
-            raise ValueError(f"trainer_args.label_smoothing_factor does not go with {other}, whose loss is not smoothed")
+            raise ValueError(f"trainer_args.label_smoothing_factor does not go with {other}: its loss is not smoothed")
         return self
 
     @property
@@ -241,7 +241,7 @@ class Contrast(Stage):
         if not (self.contrast_weight or self.sft_weight or self.unlikelihood_weight):
             raise ValueError("contrast_weight, sft_weight and unlikelihood_weight are 0: nothing would be learned")
         if self.trainer_args.get("label_smoothing_factor"):
-            raise ValueError("trainer_args.label_smoothing_factor changes nothing here: no loss of contrast is smoothed")
+            raise ValueError("trainer_args.label_smoothing_factor changes nothing here: contrast smooths no loss")
         return self
 
 
