@@ -234,7 +234,7 @@ def test_rows_cut_before_their_completion_teach_nothing_and_break_nothing(recipe
     untouched = (*QUESTIONS, "stages.base.max_length=8", "stages.base.max_steps=2")
     prepared = trained(recipe, tmp_path / "run", *untouched)
     assert [event.loss for event in losses(prepared, "base")] == [0, 0]
-    assert make_plan(prepared).stages[0].counts.dropped == 16
+    assert prepared.counts("base").dropped == 16
 
 
 # --- resuming ---
