@@ -264,11 +264,7 @@ def test_a_glob_that_the_shell_expanded_says_to_quote_it(project: pytest.Pyteste
 
 
 def test_processes_of_xdist_are_refused_with_what_to_do(project: pytest.Pytester, trained: Path) -> None:
-    (project.path / "xdist_like.py").write_text(
-        "def pytest_addoption(parser):\n    parser.addoption('--numprocesses', dest='numprocesses', type=int)\n"
-    )
-    project.syspathinsert()
-    result = ask(project, "-p", "xdist_like", "--numprocesses", "2", "--ckpt", trained / "checkpoint-2")
+    result = ask(project, "-n", "2", "--ckpt", trained / "checkpoint-2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(
         [
