@@ -11,9 +11,7 @@ import pytest
 
 from tests.faults.forked import Forked
 from tests.faults.killing import Victim, came, gone, kill, victims
-from tests.tiny_project import alive, descendants, events, leave_out_dpo, wait_until, write_project
-
-RUN = Path("results", "tiny")
+from tests.tiny_project import RUN, alive, descendants, events, leave_out_dpo, wait_until, write_project
 
 
 @pytest.fixture(scope="module")

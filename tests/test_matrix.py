@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ from runner.matrix.screen import table_screen
 from runner.probing import targets
 from runner.standings import Standings
 from tests.screens import decision, lines
-from tests.tiny_project import Done, events, leave_out_dpo, recipe, weights, write_project
+from tests.tiny_project import RUN, Project, events, leave_out_dpo, recipe, weights, write_project
 
-RUN = Path("results", "tiny")
 VARIANTS = ("early", "plain", "back", "fast")
 
 # pass rates that fall from step to step, whatever is trained: what a stage ends by is to be known beforehand
@@ -71,20 +69,6 @@ def write(root: Path) -> Path:
     return file
 
 
-@dataclass(frozen=True)
-class Project:
-    root: Path
-    first: Done
-
-    @property
-    def out(self) -> Path:
-        return self.root / RUN
-
-    def copy(self, target: Path) -> Project:
-        shutil.copytree(self.root, target)
-        return replace(self, root=target)
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The undisturbed run of all variants, which nobody changes."""
@@ -96,7 +80,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def rates(project: Project, variant: str) -> dict[str, float]:
     """Pass rate of the suite at every checkpoint of qa."""
     found = {}
-    for step, folder in checkpoints.published(project.out / variant / "qa"):
+    for step, folder in checkpoints.published(project.run / variant / "qa"):
         outcomes = [verdict.outcome for verdict in verdicts.read(checkpoints.verdict_path(folder)).of("falling")]
         found[f"qa@{step}"] = outcomes.count("pass") / len(outcomes)
     return found
@@ -107,39 +91,39 @@ def rates(project: Project, variant: str) -> dict[str, float]:
 
 def test_every_variant_has_the_folder_of_a_run_and_stages_in_common_are_trained_once(finished: Project) -> None:
     assert finished.first.code == 1, finished.first.screen
-    assert sorted(os.listdir(finished.out)) == ["back", "early", "fast", "matrix.json", "plain"]
-    bases = [finished.out / variant / "base" / "ckpt-5" for variant in VARIANTS]
+    assert sorted(os.listdir(finished.run)) == ["back", "early", "fast", "matrix.json", "plain"]
+    bases = [finished.run / variant / "base" / "ckpt-5" for variant in VARIANTS]
     assert len({(base / "model.safetensors").stat().st_ino for base in bases}) == 1  # no copies of weights
     trained = [
         (variant, row["stage"])
         for variant in VARIANTS
-        for row in events(finished.out / variant, "run")
+        for row in events(finished.run / variant, "run")
         if row["event"] == "stage" and row["state"] == "running"
     ]
     # plain goes on with the stage that early had ended at step 4, and back ends it where early did
     assert trained == [("early", "base"), ("early", "qa"), ("plain", "qa"), ("fast", "qa")]
-    told = [(row["state"], row["why"]) for row in events(finished.out / "fast", "run") if row["event"] == "stage"]
+    told = [(row["state"], row["why"]) for row in events(finished.run / "fast", "run") if row["event"] == "stage"]
     assert told[0] == ("shared", "trained in early")
 
 
 def test_a_variant_is_a_run_of_its_own_recipe(finished: Project) -> None:
-    record = read_run(finished.out / "fast")
+    record = read_run(finished.run / "fast")
     assert (record.recipe, record.variant, record.recipe_path) == ("tiny", "fast", "tiny.yaml")
-    made = load_checked(finished.out / "fast" / "recipe.yaml", root=finished.root)
+    made = load_checked(finished.run / "fast" / "recipe.yaml", root=finished.root)
     assert (made.variant, made.spec.stages["qa"].learning_rate, made.spec.matrix) == ("", 0.01, {})
     assert made.spec == load_checked(finished.root / "tiny.yaml", variant="fast").spec
 
 
 def test_losses_and_parents_of_a_shared_stage_are_there_in_every_variant(finished: Project) -> None:
     made = load_checked(finished.root / "tiny.yaml", variant="fast").spec
-    standings = Standings(made, finished.out / "fast")
+    standings = Standings(made, finished.run / "fast")
     assert "base@5" in standings.losses()
     last = standings.resolve("qa@last")
     assert [found.label for found in standings.line(last)] == ["base@5", last.label]
 
 
 def test_the_table_is_kept_with_its_intervals_and_paired_differences(finished: Project) -> None:
-    kept = json.loads((finished.out / "matrix.json").read_text(encoding="utf-8"))
+    kept = json.loads((finished.run / "matrix.json").read_text(encoding="utf-8"))
     assert (kept["format_version"], kept["recipe"], kept["recipe_path"]) == (1, "tiny", "tiny.yaml")
     rows = {row["variant"]: row for row in kept["variants"]}
     assert {name: row["result"] for name, row in rows.items()} == {
@@ -158,22 +142,22 @@ def test_the_table_is_kept_with_its_intervals_and_paired_differences(finished: P
 
 def test_the_same_command_again_trains_nothing_and_ends_in_the_same_table(finished: Project, tmp_path: Path) -> None:
     project = finished.copy(tmp_path / "project")
-    before = {variant: weights(project.out / variant) for variant in VARIANTS}
-    table = (project.out / "matrix.json").read_bytes()
+    before = {variant: weights(project.run / variant) for variant in VARIANTS}
+    table = (project.run / "matrix.json").read_bytes()
     again = recipe(project.root, "run", "tiny.yaml", PYTHONPROFILEIMPORTTIME="1")
     assert again.code == 1, again.screen
     imported = {line.rpartition("|")[2].strip() for line in again.screen.splitlines() if line.startswith("import ")}
     assert "torch" not in imported
-    assert {variant: weights(project.out / variant) for variant in before} == before
-    assert (project.out / "matrix.json").read_bytes() == table
-    assert not list(project.out.glob("*/superseded"))
+    assert {variant: weights(project.run / variant) for variant in before} == before
+    assert (project.run / "matrix.json").read_bytes() == table
+    assert not list(project.run.glob("*/superseded"))
 
 
 def test_a_changed_overlay_changes_its_variant_alone_and_an_end_follows_the_verdicts(
     finished: Project, tmp_path: Path
 ) -> None:
     project = finished.copy(tmp_path / "project")
-    before = {variant: weights(project.out / variant) for variant in VARIANTS}
+    before = {variant: weights(project.run / variant) for variant in VARIANTS}
     sets = [
         "--set", "matrix.early.stages.qa.stop_when.worse_for=2",
         "--set", "matrix.plain.stages={base: {learning_rate: 1e-3}, qa: {save_steps: 500}}",
@@ -184,20 +168,20 @@ def test_a_changed_overlay_changes_its_variant_alone_and_an_end_follows_the_verd
 
     changed = recipe(project.root, "run", "tiny.yaml", *sets)
     assert changed.code == 1, changed.screen
-    after = {variant: weights(project.out / variant) for variant in VARIANTS}
+    after = {variant: weights(project.run / variant) for variant in VARIANTS}
     assert (after["back"], after["fast"]) == (before["back"], before["fast"])
     # plain trains its own base now; what the others took of it, or it of them, stays
     assert list(after["plain"]) == ["base@5", "qa@6"]
     assert after["plain"]["base@5"] != after["back"]["base@5"]
-    assert weights(project.out / "plain" / "superseded" / "1") == before["plain"]
+    assert weights(project.run / "plain" / "superseded" / "1") == before["plain"]
     # early goes on where it had ended, to the weights that plain had come to
-    starts = [row["step"] for row in events(project.out / "early", "train-qa") if row["event"] == "started"]
+    starts = [row["step"] for row in events(project.run / "early", "train-qa") if row["event"] == "started"]
     assert starts == [0, 4]
     assert list(rates(project, "early")) == ["qa@2", "qa@4", "qa@5"]
     assert after["early"] == {label: before["plain"][label] for label in after["early"]}
     # by the first rule it ends at qa@4 again, though qa@5 is published
     made = load_checked(project.root / "tiny.yaml", variant="early").spec
-    assert Standings(made, project.out / "early").resolve("qa@last").label == "qa@4"
+    assert Standings(made, project.run / "early").resolve("qa@last").label == "qa@4"
 
 
 # --- stages that end by their probes ---
@@ -207,7 +191,7 @@ def test_a_stage_ends_where_its_suite_stays_below_its_best_and_last_is_there(fin
     seen = rates(finished, "early")
     assert list(seen) == ["qa@2", "qa@4"]
     assert seen["qa@4"] < seen["qa@2"]
-    job = jobs.read(finished.out / "early" / "qa")
+    job = jobs.read(finished.run / "early" / "qa")
     assert job is not None
     assert (job.state, job.steps_done, job.total_steps) == ("done", 4, 6)
     assert f"qa ended at step 4 of 6: falling is below its best, {seen['qa@2']:.1%} at qa@2" in finished.first.screen
@@ -215,7 +199,7 @@ def test_a_stage_ends_where_its_suite_stays_below_its_best_and_last_is_there(fin
 
 def test_a_red_gate_that_rolls_back_makes_last_and_best_the_checkpoint_before_it(finished: Project) -> None:
     made = load_checked(finished.root / "tiny.yaml", variant="back").spec
-    standings = Standings(made, finished.out / "back")
+    standings = Standings(made, finished.run / "back")
     assert [found.label for found in standings.checkpoints("qa")] == ["qa@2", "qa@4"]
     assert standings.resolve("qa@last").label == "qa@2"
     assert standings.resolve("qa@best").label == "qa@2"
@@ -224,7 +208,7 @@ def test_a_red_gate_that_rolls_back_makes_last_and_best_the_checkpoint_before_it
 
 
 def test_a_rollback_with_nothing_before_it_stops_the_variant_and_not_the_others(finished: Project) -> None:
-    job = jobs.read(finished.out / "fast" / "qa")
+    job = jobs.read(finished.run / "fast" / "qa")
     assert job is not None
     assert (job.state, job.steps_done) == ("stopped", 2)
     assert "stopped at qa@2: falling red at qa@2, on_fail: rollback, and no checkpoint before it" in (
@@ -238,16 +222,16 @@ def test_a_rollback_with_nothing_before_it_stops_the_variant_and_not_the_others(
 def test_a_tracker_is_told_losses_and_pass_rates_at_the_same_steps(finished: Project) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(str(finished.out / "early" / "trackers" / "tensorboard" / "qa"))
+    read = EventAccumulator(str(finished.run / "early" / "trackers" / "tensorboard" / "qa"))
     read.Reload()
     told = [(event.step, event.value) for event in read.Scalars("eval/falling_pass_rate")]
     seen = rates(finished, "early")
     assert told == [(2, pytest.approx(seen["qa@2"])), (4, pytest.approx(seen["qa@4"]))]
     losses = {event.step: event.value for event in read.Scalars("train/loss")}
-    rows = events(finished.out / "early", "train-qa")
+    rows = events(finished.run / "early", "train-qa")
     recorded = {row["step"]: row["loss"] for row in rows if row["event"] == "logged"}
     assert losses == {step: pytest.approx(loss) for step, loss in recorded.items()}
-    assert not (finished.out / "plain" / "trackers").exists()
+    assert not (finished.run / "plain" / "trackers").exists()
 
 
 # --- by hand ---
@@ -259,11 +243,11 @@ def test_a_checkpoint_of_a_variant_belongs_to_the_run_of_that_variant(finished: 
     assert [target.label for target in shared] == ["back/base@5", "plain/base@5"]
     everything = [target.label for target in targets.find([str(RUN)], finished.root, finished.root)]
     assert everything[:3] == ["back/base@5", "back/qa@2", "back/qa@4"]
-    assert len(everything) == sum(len(weights(finished.out / variant)) for variant in VARIANTS)
+    assert len(everything) == sum(len(weights(finished.run / variant)) for variant in VARIANTS)
     (target,) = targets.find([str(RUN / "back" / "qa" / "ckpt-2")], finished.root, finished.root)
     assert target.run is not None
     assert target.at is not None
-    assert (target.run.folder, target.run.record.variant) == (finished.out / "back", "back")
+    assert (target.run.folder, target.run.record.variant) == (finished.run / "back", "back")
     ((only,),) = [target.run.standings.decisions(target.at)]
     assert (only.suite, only.green) == ("falling", True)
 
@@ -335,14 +319,14 @@ def test_a_fault_that_all_variants_have_is_told_once(small: Path) -> None:
 def test_a_folder_of_a_run_without_variants_or_of_anything_else_is_refused(finished: Project, tmp_path: Path) -> None:
     (mine, *_) = load_variants(finished.root / "tiny.yaml")
     with pytest.raises(FolderTaken, match="is the folder of a run without variants"):
-        claim(finished.out / "plain", mine)
+        claim(finished.run / "plain", mine)
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(FolderTaken, match=r"is not empty and .* holds 'thesis.txt', but no matrix.json"):
         claim(tmp_path, mine)
     other = replace(mine, spec=mine.spec.model_copy(update={"recipe": "other"}))
     with pytest.raises(FolderTaken, match="belongs to the recipe 'tiny' of tiny.yaml"):
-        claim(finished.out, other)
-    claim(finished.out, mine)
+        claim(finished.run, other)
+    claim(finished.run, mine)
 
 
 # --- the table ---

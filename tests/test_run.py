@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,8 @@ from runner.standings import Standings
 from tests.tiny_project import (
     PROBES,
     ROWS,
-    Done,
+    RUN,
+    Project,
     alive,
     descendants,
     events,
@@ -34,25 +35,7 @@ from tests.tiny_project import (
     write_project,
 )
 
-RUN = Path("results", "tiny")
 STAGES = ("base", "qa", "prefer")
-
-
-@dataclass(frozen=True)
-class Project:
-    """A project whose recipe ran to its end."""
-
-    root: Path
-    first: Done
-
-    @property
-    def run(self) -> Path:
-        return self.root / RUN
-
-    def copy(self, target: Path) -> Project:
-        """One that a test may change."""
-        shutil.copytree(self.root, target)
-        return replace(self, root=target)
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from runner import checkpoints
 
 COLOURS = ("red", "blue", "green", "grey")
 ROWS = 40
+RUN = Path("results", "tiny")
+"""Where its run is, from its root."""
 
 RECIPE = """\
 recipe: tiny
@@ -107,6 +110,25 @@ class Done:
     code: int
     screen: str
     wall_s: float
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project whose recipe ran to its end."""
+
+    root: Path
+    first: Done
+    """What `recipe run` came to."""
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run, or of its variants."""
+        return self.root / RUN
+
+    def copy(self, target: Path) -> Project:
+        """One that a test may change."""
+        shutil.copytree(self.root, target)
+        return replace(self, root=target)
 
 
 @contextmanager

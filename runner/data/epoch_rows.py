@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,39 +40,8 @@ class Tally:
     """Rows (wrapped: documents), tokens and supervised tokens of each store: (stores, 3)."""
 
 
-class Rows(Protocol):
+class Rows(Sequence[Tokens], ABC):
     """What an epoch is to those who train on it: a sequence that can be counted without being read."""
-
-    def __len__(self) -> int: ...
-
-    @overload
-    def __getitem__(self, index: int) -> Tokens: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tokens]: ...
-
-    def __iter__(self) -> Iterator[Tokens]: ...
-
-    def take(self, places: Sequence[int]) -> list[Tokens]:
-        """The rows at these places; cheaper than one after the other."""
-        ...
-
-    def tokens_in(self, start: int, stop: int) -> tuple[int, int]:
-        """Tokens of rows start to stop, and how many of them are supervised."""
-        ...
-
-    def tally(self, start: int, stop: int) -> Tally:
-        """Everything of rows start to stop."""
-        ...
-
-
-class StoredRows(Sequence[Tokens]):
-    """Rows as the stores hold them."""
-
-    def __init__(self, stores: Sequence[TokenStore], refs: Ints) -> None:
-        self._stores, self._refs = stores, refs
-
-    def __len__(self) -> int:
-        return len(self._refs)
 
     @overload
     def __getitem__(self, index: int) -> Tokens: ...
@@ -80,7 +50,31 @@ class StoredRows(Sequence[Tokens]):
     def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
         if isinstance(index, slice):
             return self.take(range(*index.indices(len(self))))
-        return self.take([index])[0]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self.take([index % len(self)])[0]
+
+    @abstractmethod
+    def take(self, places: Sequence[int]) -> list[Tokens]:
+        """The rows at these places; cheaper than one after the other."""
+
+    @abstractmethod
+    def tokens_in(self, start: int, stop: int) -> tuple[int, int]:
+        """Tokens of rows start to stop, and how many of them are supervised."""
+
+    @abstractmethod
+    def tally(self, start: int, stop: int) -> Tally:
+        """Everything of rows start to stop."""
+
+
+class StoredRows(Rows):
+    """Rows as the stores hold them."""
+
+    def __init__(self, stores: Sequence[TokenStore], refs: Ints) -> None:
+        self._stores, self._refs = stores, refs
+
+    def __len__(self) -> int:
+        return len(self._refs)
 
     def take(self, places: Sequence[int]) -> list[Tokens]:
         """See `Rows`."""
@@ -120,7 +114,7 @@ class StoredRows(Sequence[Tokens]):
         return Tally(rows, tokens, supervised, truncated, dropped, unknown, found[:, :3])
 
 
-class WrappedRows(Sequence[Tokens]):
+class WrappedRows(Rows):
     """Rows of exactly `length` tokens, through which the documents of an epoch run on; every token is supervised.
 
     What is left at the end and fills no row is left out, each epoch something else. An epoch that has fewer rows than
@@ -145,16 +139,12 @@ class WrappedRows(Sequence[Tokens]):
     def __len__(self) -> int:
         return self._rows
 
-    @overload
-    def __getitem__(self, index: int) -> Tokens: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Tokens]: ...
-    def __getitem__(self, index: int | slice) -> Tokens | list[Tokens]:
-        if isinstance(index, slice):
-            return self.take(range(*index.indices(len(self))))
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start = index % len(self) % self._filled * self._length
+    def take(self, places: Sequence[int]) -> list[Tokens]:
+        """See `Rows`."""
+        return [self._row(place) for place in places]
+
+    def _row(self, place: int) -> Tokens:
+        start = place % self._filled * self._length
         document, place, ids = int(np.searchsorted(self._ends, start, "right")), start, []
         row = self._document(document)[2]
         while place < start + self._length:
@@ -165,10 +155,6 @@ class WrappedRows(Sequence[Tokens]):
             ids += store.ids(first, first + stop - place).tolist()
             place, document = stop, document + 1
         return Tokens(ids, ((0, self._length),), row)
-
-    def take(self, places: Sequence[int]) -> list[Tokens]:
-        """See `Rows`."""
-        return [self[place] for place in places]
 
     def tokens_in(self, start: int, stop: int) -> tuple[int, int]:
         """See `Rows`."""

@@ -13,6 +13,7 @@ import csv
 import io
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
@@ -105,7 +106,7 @@ def decoded(raw: bytes, shown: str, line: int) -> str:
     return text.replace("\r\n", "\n") if b"\r\n" in raw else text
 
 
-class _Lines:
+class _Lines(ABC):
     """A format with a record per line."""
 
     def __init__(self, shown: str) -> None:
@@ -120,9 +121,9 @@ class _Lines:
                 yield Found(start, len(raw), line, values)
             start += len(raw)
 
+    @abstractmethod
     def parse(self, raw: bytes, line: int) -> Values | None:
         """A line's record."""
-        raise NotImplementedError
 
 
 def _tried(parse: Callable[[bytes, int], Values | None], raw: bytes, line: int) -> Values | BadData | None:

@@ -21,20 +21,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import as_in_a_run
 import datasets
 import torch
 import transformers
 from trl import DPOConfig, DPOTrainer
 
-from runner import jobs, model, recipe, spec
+from runner import model, recipe, spec
 from runner.data import preferred
-from runner.events import Journal
 from runner.folder import Superseded
 from runner.jobs import Job
 from runner.preparation import Prepared, write_data
 from runner.train import preference
 from runner.train.arguments import Setup, trainer_arguments
-from runner.train.publishing import Publishing
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "zhdict_dpo.yaml"
 STAGE = "prefer"
@@ -109,24 +108,8 @@ def _ours(prepared: Prepared, steps: int) -> tuple[float, float]:
     (network, tokenizer), (reference, _) = _network(prepared), _network(prepared)
     _, rows = preferred.encoded(prepared.preferences(STAGE), prepared.tokenizer, stage.max_length, None)
     trainer = preference.build(stage, setup, network, reference, tokenizer, rows)
-    jobs.write(prepared.run / STAGE, setup.job)
-    journal = Journal(prepared.run / "events.jsonl")
     clock = Clock()
-    trainer.add_callback(
-        Publishing(
-            run=prepared.run,
-            recipe="bench",
-            kind=stage.kind,
-            job=setup.job,
-            tokens_in_step=trainer.tokens_in_step,
-            journal=journal,
-            attention="sdpa",
-        )
-    )
-    trainer.add_callback(clock)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
-    journal.close()
+    as_in_a_run.train(prepared.run, stage, setup.job, trainer, clock)
     return clock.seconds_per_step()
 
 

@@ -23,21 +23,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import as_in_a_run
 import datasets
 import torch
 import transformers
 from trl import SFTConfig, SFTTrainer
 
-from runner import jobs, model, recipe, spec
+from runner import model, recipe, spec
 from runner.data.epochs import Epochs, stage_epochs
 from runner.data.tokens import Tokens
-from runner.events import Journal
 from runner.folder import Superseded
 from runner.jobs import Job
 from runner.preparation import Prepared, write_data
 from runner.train import causal
 from runner.train.arguments import Setup, trainer_arguments
-from runner.train.publishing import Publishing
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "zhdict_dpo.yaml"
 BAR = 1.3
@@ -108,25 +107,9 @@ def _ours(prepared: Prepared, name: str, steps: int) -> float:
     stage, epochs, setup = _setup(prepared, name, steps)
     assert isinstance(stage, (spec.Pretrain, spec.Sft))
     network, tokenizer = _start(prepared)
-    jobs.write(prepared.run / name, setup.job)
-    journal = Journal(prepared.run / "events.jsonl")
     trainer = causal.build(stage, setup, network, tokenizer, epochs)
     clock = _Clock(steps)
-    trainer.add_callback(
-        Publishing(
-            run=prepared.run,
-            recipe="bench",
-            kind=stage.kind,
-            job=setup.job,
-            tokens_in_step=trainer.tokens_in_step,
-            journal=journal,
-            attention="sdpa",
-        )
-    )
-    trainer.add_callback(clock)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
-    journal.close()
+    as_in_a_run.train(prepared.run, stage, setup.job, trainer, clock)
     return clock.pace(sum(trainer.tokens_in_step(step)[0] for step in range(clock.warm, steps)))
 
 

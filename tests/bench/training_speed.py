@@ -18,18 +18,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import as_in_a_run
 import torch
 import transformers
 
-from runner import jobs, model, recipe
+from runner import model, recipe
 from runner.data.epochs import Epochs, stage_epochs
-from runner.events import Follower, Journal, Logged
+from runner.events import Follower, Logged
 from runner.folder import Superseded
 from runner.jobs import Job
 from runner.preparation import Prepared, write_data
 from runner.train import batches, causal
 from runner.train.arguments import Setup
-from runner.train.publishing import Publishing
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "zhdict_dpo.yaml"
 
@@ -76,25 +76,10 @@ def _stage_speed(prepared: Prepared, name: str, steps: int) -> float:
     stage, numbers = prepared.recipe.stages[name], prepared.arithmetic[name]
     job = Job(name, "bench", {}, None, numbers.steps_per_epoch, steps, (steps,), numbers.per_device_batch_size,
               numbers.accumulation_steps)  # fmt: skip
-    jobs.write(prepared.run / name, job)
-    path = prepared.run / "events.jsonl"
-    journal = Journal(path)
     stage = stage.model_copy(update={"logging_steps": steps // 5})
     setup = Setup(job, prepared.run / name / "state", 1, "float32")
     trainer = causal.build(stage, setup, network, tokenizer, _epochs(prepared, name))
-    publishing = Publishing(
-        run=prepared.run,
-        recipe="bench",
-        kind=stage.kind,
-        job=job,
-        tokens_in_step=trainer.tokens_in_step,
-        journal=journal,
-        attention="sdpa",
-    )
-    trainer.add_callback(publishing)
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train()
-    journal.close()
+    path = as_in_a_run.train(prepared.run, stage, job, trainer)
     logged = [found for found in Follower(path).new() if isinstance(found.event, Logged)]
     first, last = logged[0], logged[-1]
     return (last.event.tokens - first.event.tokens) / (last.time - first.time)
