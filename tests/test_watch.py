@@ -45,6 +45,20 @@ def test_not_water(case, reply):
 """
 
 
+UNTIL_IT_IS_GONE = """
+import time
+from pathlib import Path
+
+def pytest_collection_finish(session):
+    held = Path(session.config.getoption("--ckpt")[0])
+    end = time.monotonic() + 60
+    while held.name == "_watched-checkpoint-2" and held.with_name("checkpoint-2").exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+"""
+"""Of a prober that loads checkpoint-2 only after its trainer has deleted it, however the machine is loaded."""
+
+
 class Clock:
     """Time that a test moves."""
 
@@ -329,6 +343,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> See
     """A watch that begins before its folder is there, while a writer does what trainers do."""
     root = tmp_path_factory.mktemp("watched")
     probes = write_probe(root)
+    (probes / "conftest.py").write_text(UNTIL_IT_IS_GONE)
     out = root / "out"
     other = make_checkpoint(root / "other", seed=1)
     failed: list[BaseException] = []
@@ -344,7 +359,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> See
     console = Console(width=100, file=screen, highlight=False)
     thread = threading.Thread(target=writer)
     thread.start()
-    code = watch(Options(out, [str(probes)], idle_s=3, settle_s=1, given_up_s=2), console)
+    code = watch(Options(out, [str(probes)], idle_s=6, settle_s=2, given_up_s=3), console)
     thread.join()
     assert not failed
     asked = {path.stem: verdicts.read(path) for path in (out / "probes").glob("*.jsonl")}
