@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runner import spec
+
 TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
 EXPORTER = "runner.train.exporting"
 """Modules that a child of each kind would otherwise import itself."""
@@ -24,6 +26,19 @@ def host_argv(first: str, then: Sequence[str]) -> list[str]:
         then: what later children need; imported while the first one works.
     """
     return [sys.executable, "-m", "runner.host", first, "--then", *then]
+
+
+def processes(how: spec.Launch, gpus: Sequence[str]) -> int:
+    """Training processes of each node.
+
+    Args:
+        how: what the recipe says.
+        gpus: the devices that are visible; without any, one process trains on CPUs.
+    """
+    if how.processes != "auto":
+        return how.processes
+    kept = 1 if how.probing == "beside" and len(gpus) > 1 else 0  # for the probes
+    return max(len(gpus) - kept, 1)
 
 
 def environment() -> Mapping[str, str]:

@@ -28,6 +28,7 @@ class Arithmetic:
     publish_steps: tuple[int, ...]
     per_device_batch_size: int
     accumulation_steps: int
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,21 @@ class Plan:
     """What the stages train on, once each."""
 
 
-def arithmetic(stage: spec.Stage, rows: int) -> Arithmetic:
+def arithmetic(stage: spec.Stage, rows: int, processes: int = 1) -> Arithmetic:
     """Steps and batches as transformers' Trainer counts them: an epoch's last, smaller batch is a step too.
 
     Args:
         rows: rows (for dpo: pairs) of one epoch.
+        processes: that share the global batch, which they divide (see `launch_blocks`).
     """
     batch = stage.global_batch_size
-    cap = min(stage.micro_batch_size or batch, batch)
-    per_device = max(size for size in range(1, cap + 1) if batch % size == 0)
+    share = batch // processes
+    cap = min(stage.micro_batch_size or share, share)
+    per_device = max(size for size in range(1, cap + 1) if share % size == 0)
     steps_per_epoch = max(math.ceil(rows / batch), 1)
     total = stage.max_steps or math.ceil(stage.num_train_epochs * steps_per_epoch)
-    return Arithmetic(
-        rows, steps_per_epoch, total, _publish_steps(stage, steps_per_epoch, total), per_device, batch // per_device
-    )
+    publish = _publish_steps(stage, steps_per_epoch, total)
+    return Arithmetic(rows, steps_per_epoch, total, publish, per_device, share // per_device, processes)
 
 
 def _publish_steps(stage: spec.Stage, steps_per_epoch: int, total: int) -> tuple[int, ...]:

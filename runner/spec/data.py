@@ -192,6 +192,9 @@ class Data(Block):
     """Which column is used as which field, for example `{prompt: instruction, completion: output}`."""
     take: Annotated[int, Field(ge=1)] | None = None
     """Only the first so many rows."""
+    num_rows: Annotated[int, Field(ge=1)] | None = None
+    """How many rows there are, said beforehand: `recipe plan` then plans where the files are not. A run finds out, and
+    is refused where it is another number."""
     split: Split | None = None
     """Named splits; `NAME.train` then refers to one of them, here and in every data set made from these rows."""
     rows: str | None = None

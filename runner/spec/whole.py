@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from runner.spec.blocks import Block, Name, one_or_many
 from runner.spec.data import Data
+from runner.spec.launching import Launch
 from runner.spec.models import Model
 from runner.spec.probes import Result, Suite
 from runner.spec.refs import parse_ref
@@ -34,6 +35,8 @@ class Recipe(Block):
     """Named probe suites."""
     best: str | None = None
     """The suite whose pass rate decides what `@best` means; it should gate nothing."""
+    launch: Launch = Launch()
+    """How the processes of training are started: how many, on how many machines, with DeepSpeed or without."""
     report_to: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
     """Trackers by the names transformers has for them, for example `tensorboard`: losses and pass rates go there."""
     matrix: dict[Name, dict[str, Any]] = Field(default_factory=dict)
