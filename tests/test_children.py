@@ -31,7 +31,7 @@ def host_in(folder: Path, first: str = "pytest", *then: str) -> Iterator[Host]:
         yield host
 
 
-def wait(host: Host, until: Callable[[], object], seconds: float = 30) -> None:
+def wait(host: Host, until: Callable[[], object], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, "it took too long"
@@ -54,7 +54,7 @@ def alive(pid: int) -> bool:
     return not (state.exists() and state.read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z")
 
 
-def gone(pid: int, seconds: float = 10) -> bool:
+def gone(pid: int, seconds: float = 30) -> bool:
     end = time.monotonic() + seconds
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.02)
@@ -126,7 +126,7 @@ def test_a_parent_that_is_killed_leaves_neither_host_nor_child_behind(tmp_path: 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 90
         while not flag.exists():
             assert time.monotonic() < end
             assert parent.poll() is None

@@ -40,7 +40,7 @@ def killed(forked: Forked, root: Path, who: Victim, when: Callable[[], bool]) ->
     below = descendants(command)
     kill(victims(command, who))
     code = forked.wait()
-    wait_until(lambda: gone(below), timeout_s=5)
+    wait_until(lambda: gone(below), timeout_s=30)
     return code
 
 

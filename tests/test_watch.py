@@ -460,10 +460,10 @@ def test_a_real_trainer_with_a_limit_of_two_loses_no_checkpoint_that_was_asked(t
         cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     with started(tmp_path, "watch", "out", "--probes", "probes") as process:
-        assert trainer.wait(timeout=120) == 0
+        assert trainer.wait(timeout=300) == 0
         wait_until((tmp_path / "out" / "probes" / "checkpoint-5.jsonl").exists, process)
         process.send_signal(signal.SIGINT)
-        screen, _ = process.communicate(timeout=30)
+        screen, _ = process.communicate(timeout=90)
     assert process.returncode == 130, screen
     assert screen.splitlines()[-1] == "interrupted: verdicts are in out/probes, the same command goes on"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint-4", "checkpoint-5", "probes"]
@@ -621,7 +621,7 @@ def test_an_interrupt_while_waiting_leaves_no_process_behind(tmp_path: Path) -> 
         assert process.stdout is not None
         assert process.stdout.readline() == "out does not exist yet: waiting for one\n"
         process.send_signal(signal.SIGINT)
-        screen, _ = process.communicate(timeout=30)
+        screen, _ = process.communicate(timeout=90)
     assert process.returncode == 130
     assert screen == ("no checkpoint was asked\ninterrupted: verdicts are in out/probes, the same command goes on\n")
     assert not (tmp_path / "out").exists()
