@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check format bench bench-probes bench-training faults test-deepspeed clean
+.PHONY: demo test check format docs bench bench-probes bench-training bench-gpu faults test-deepspeed clean
 
 demo: .venv/.installed
 	$(BIN)/recipe run recipes/zhdict_dpo.yaml
@@ -19,6 +19,9 @@ check: .venv/.installed-dev
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/.installed-dev
+	$(BIN)/sphinx-build -W --keep-going docs build/docs
 
 # Figures to quote; nothing else should run meanwhile.
 bench: demo
@@ -45,17 +48,22 @@ bench-probes: .venv/.installed-dev
 	$(BIN)/python tests/bench/foreign.py
 	$(BIN)/python tests/bench/gates.py --runs 2000
 
+# On a machine with a GPU: training and asking a model of one billion parameters. `GPU=--small` runs it on a CPU.
+bench-gpu: .venv/.installed-dev
+	$(BIN)/python tests/bench/gpu.py $(GPU)
+
 # Runs of the demo killed at random moments and run again: about two hours; `FAULTS="--kills 4 --set …"` for fewer, smaller.
 faults: .venv/.installed-dev
 	$(BIN)/python tests/faults/kills.py recipes/zhdict_dpo.yaml --kills 20 $(FAULTS)
 
-# Probing what DeepSpeed ZeRO-2 wrote: two processes, and an operator that its first use compiles for some minutes.
+# Training with DeepSpeed, and probing what another trainer wrote with it, whose first use compiles an operator.
 test-deepspeed: .venv/.installed-dev
 	$(PIP) -e '.[distributed]'
+	$(BIN)/python -m pytest tests/test_deepspeed.py
 	$(BIN)/python -m pytest tests/test_foreign_checkpoints.py -k zero_2
 
 clean:
-	rm -rf .venv results .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build results .pytest_cache .mypy_cache .ruff_cache
 
 # A changed pyproject.toml or constraints.txt installs again; nothing else does.
 .venv/.installed: pyproject.toml constraints.txt

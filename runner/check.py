@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runner import spec
-from runner.data import chat, formats, sources
+from runner import deepspeed_config, spec
+from runner.data import chat, formats, sources, standins
 from runner.errors import BadData, BadRecipe, Problem, UserError, Where, nearest
 from runner.recipe import Draft, Loaded, drafts, loaded, merged
 from runner.recipe.layers import Layered
@@ -27,28 +27,38 @@ _BUILT_IN = frozenset({"range", "dict", "namespace", "cycler", "joiner", "loop"}
 
 
 def load_checked(
-    path: str | Path, sets: Sequence[str] = (), root: Path | None = None, variant: str | None = None
+    path: str | Path,
+    sets: Sequence[str] = (),
+    root: Path | None = None,
+    variant: str | None = None,
+    scale: str | None = None,
 ) -> Loaded:
     """The recipe at `path`, after a look at the files it names; of its variants the named one, else the first.
 
     Raises:
         BadRecipe: with every fault of the recipe and of all its variants, and of its data as far as it names it.
     """
-    return load_variants(path, sets, root, variant)[0]
+    return load_variants(path, sets, root, variant, scale)[0]
 
 
 def load_variants(
-    path: str | Path, sets: Sequence[str] = (), root: Path | None = None, variant: str | None = None
+    path: str | Path,
+    sets: Sequence[str] = (),
+    root: Path | None = None,
+    variant: str | None = None,
+    scale: str | None = None,
 ) -> tuple[Loaded, ...]:
     """All variants of the recipe at `path`, in the order written, or the named one; the recipe itself where it has
-    no `matrix:`.
+    no `matrix:`. With `scale` it is cut down (see `recipe.scaling`), and rows stand in for files that are not here.
 
     Raises:
         BadRecipe: with every fault of the recipe and of all its variants, and of its data as far as it names it.
         UserError: it has no such variant.
     """
-    found = drafts(path, sets, root)
-    by_variant = {one.variant: ([*one.problems, *data_problems(one)], one.overlay) for one in found}
+    found = drafts(path, sets, root, scale=scale)
+    for one in found:
+        _stand_in(one)
+    by_variant = {one.variant: ([*one.problems, *_data_problems(one, scale)], one.overlay) for one in found}
     made = [loaded(one, one.spec) for one in found if one.spec is not None]
     if problems := merged(by_variant):
         raise BadRecipe(sorted(problems, key=lambda problem: _place(problem, found[0])))
@@ -61,6 +71,17 @@ def load_variants(
         hint = f"did you mean {near}?" if near else f"there are: {', '.join(names)}" if names else "leave --variant out"
         raise UserError(f"{path} has no variant {variant}" + ("" if names else ": it has no `matrix:`"), hint=hint)
     return chosen
+
+
+def _data_problems(found: Draft, scale: str | None) -> list[Problem]:
+    """See `data_problems`; none where rows would stand in once the recipe is right."""
+    return data_problems(found) if scale is None or found.scaled is not None else []
+
+
+def _stand_in(found: Draft) -> None:
+    """Write the rows that stand in for files that are not here."""
+    for rows in found.scaled.stand_ins if found.scaled is not None else ():
+        standins.write(found.root / rows.path, rows.columns, rows.rows, rows.seed)
 
 
 def _place(problem: Problem, found: Draft) -> tuple[bool, int, int]:
@@ -77,12 +98,14 @@ def data_problems(found: Draft) -> list[Problem]:
     named = blocks.items() if isinstance(blocks, dict) else ()
     checks = _Checks(found, {name: block for name, block in named if isinstance(block, dict)})
     for name, data in found.data.items():
-        if data.path is not None:
+        # of files that are not here, but counted in the recipe, a plan needs nothing; a run asks for them
+        if data.path is not None and (data.num_rows is None or sources.is_here(data, found.root)):
             checks.source(name, data)
     for name, data in found.data.items():
         checks.templates(name, data)
     checks.uses()
     checks.chat_template()
+    checks.deepspeed()
     return checks.problems
 
 
@@ -99,6 +122,11 @@ class _Checks:
 
     def _report(self, message: str, where: Where, expected: str | None = None, hint: str | None = None) -> None:
         self.problems.append(Problem(message, where, expected, hint))
+
+    def deepspeed(self) -> None:
+        """Whether the recipe goes with its DeepSpeed, and a configuration of the user's says what the recipe says."""
+        if self.found.spec is not None:
+            self.problems += deepspeed_config.problems(self.found.spec, self.found.root, self.layered.mark)
 
     def chat_template(self) -> None:
         """Whether the template that the recipe names is one; that there is such a file is known."""

@@ -25,6 +25,7 @@ MANIFEST = loadable.MANIFEST
 _STEP = re.compile(r"^ckpt-(\d+)$")
 _LEFT_OUT = re.compile(
     r"^(optimizer|scheduler|scaler|rng_state.*|training_args|trainer_state|complete)\.(pt|pth|bin|json)$|^README\.md$|^global_step"
+    r"|^latest$|^zero_to_(fp32|torch)\.py$"  # of DeepSpeed, whose weights are whole in model.safetensors
 )
 """What a trainer's state folder holds beside the loadable checkpoint."""
 _SAYS_NOTHING = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
@@ -89,7 +90,11 @@ def weights_sha256(folder: Path) -> str:
     """One digest for the weights in `folder`: of its safetensors files in the order of names; of its `*.bin` files
     where another trainer wrote those. That of an adapter covers its base (a name on a hub stands for itself) and the
     settings that say how it is added."""
-    own = _files_sha256(folder, sha256_file)
+    return _weights_sha256(folder, sha256_file)
+
+
+def _weights_sha256(folder: Path, digest: Callable[[Path], str]) -> str:
+    own = _files_sha256(folder, digest)
     if not loadable.is_adapter(folder):
         return own
     base = loadable.base_of(folder)
@@ -144,7 +149,8 @@ def publish(source: Path, target: Path, **about: Any) -> Manifest:
         digests[file.name] = sha256_file(file)
     base = loadable.base_of(temporary) if loadable.is_adapter(temporary) else None
     from_here = os.path.relpath(base, target.resolve()) if isinstance(base, Path) else base
-    manifest = Manifest(**about, weights_sha256=weights_sha256(temporary), files=digests, base=from_here)
+    weights = _weights_sha256(temporary, lambda file: digests[file.name])  # large files are read once
+    manifest = Manifest(**about, weights_sha256=weights, files=digests, base=from_here)
     row = {"format_version": FORMAT_VERSION, **asdict(manifest)}
     (temporary / MANIFEST).write_text(json.dumps(row, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     temporary.replace(target)

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from runner.errors import TrainingFailed
 
-Kind = Literal["train", "probe", "sample", "export"]
+Kind = Literal["train", "launch", "probe", "sample", "export", "look"]
 
 
 @dataclass
@@ -74,12 +75,22 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def start(self, kind: Kind, argv: Sequence[str], log: Path) -> Child:
-        """Fork a child that runs `argv` as a trainer, as a prober, to ask for negatives, or to merge an adapter."""
+    def start(
+        self, kind: Kind, argv: Sequence[str], log: Path, environment: Mapping[str, str] = MappingProxyType({})
+    ) -> Child:
+        """Fork a child that runs `argv` as a trainer, as a prober, to ask for negatives, or to merge an adapter.
+
+        Args:
+            kind: what it is.
+            argv: its arguments.
+            log: what it prints.
+            environment: what is different in its environment from the host's.
+        """
         child = Child(len(self._children), kind, log, log.stat().st_size if log.exists() else 0)
         self._children[child.number] = child
         log.parent.mkdir(parents=True, exist_ok=True)
-        request = {"number": child.number, "kind": kind, "argv": list(argv), "log": str(log)}
+        request: dict[str, Any] = {"number": child.number, "kind": kind, "argv": list(argv), "log": str(log)}
+        request["environment"] = dict(environment)
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -51,6 +51,23 @@ class Result:
         return EXIT_GATE_FAILED if self.red or self.stopped else 0
 
 
+def exit_code(loaded: Loaded, result: Result, standings: Standings) -> int:
+    """The exit code of a run: its result's; of a rehearsal, which judges no model, 1 where a probe broke, else 0."""
+    if loaded.scaled is None:
+        return result.exit_code
+    return EXIT_GATE_FAILED if broken(standings) else 0
+
+
+def broken(standings: Standings) -> tuple[str, ...]:
+    """The suites some of whose cases could not be judged: `held_out at qa@96`."""
+    return tuple(
+        f"{decision.suite} at {checkpoint.label}"
+        for checkpoint, by_suite in _rows(standings)
+        for decision in by_suite.values()
+        if decision.tally.errors
+    )
+
+
 def result_of(recipe: spec.Recipe, standings: Standings) -> Result:
     """What a run that is at its end has come to."""
     stopped = _stopped(recipe, standings)
@@ -98,8 +115,17 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
         seconds=seconds,
         commands=_commands(checkpoint, run, loaded),
         stopped=f"stopped at {result.stopped.at.label}: {result.stopped.why}" if result.stopped else "",
-        exit_code=result.exit_code,
+        exit_code=exit_code(loaded, result, standings),
+        rehearsal=_rehearsal(standings) if loaded.scaled is not None else "",
     )
+
+
+def _rehearsal(standings: Standings) -> str:
+    """What there is to say of a run that judges no model."""
+    errors = broken(standings)
+    if errors:
+        return f"a rehearsal (--scale), and it broke: probes raised errors in {', '.join(errors)}"
+    return "a rehearsal (--scale): everything ran; it judges no model, so its gates have no say in the exit code"
 
 
 def _rows(standings: Standings) -> Rows:

@@ -1,4 +1,6 @@
-"""`recipe export`: a checkpoint as whole weights that load anywhere, asked once more before it is given away."""
+"""`recipe export`: a checkpoint as whole weights that load anywhere, asked once more before it is given away.
+
+Of a checkpoint of a run, `README.md` beside them is a model card (`runner.model_card`)."""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from runner import checkpoints, comparing, launch, loadable, tables, verdicts
+from runner import checkpoints, comparing, launch, loadable, model_card, tables, verdicts
+from runner.atomic import publish_text
 from runner.checkpoints import MANIFEST, Parent
 from runner.children import Child, Host
 from runner.comparing import Compared
 from runner.comparing.sides import Side
+from runner.data import chat
 from runner.errors import EXIT_USER_ERROR, BadCheckpoint, FolderTaken, TrainingFailed, UserError, printable
 from runner.gate import Decision
 from runner.hosting import Hosting
@@ -92,6 +96,8 @@ def export(given: str, out: Path | None, where: Path) -> Exported:
                 file = _asked(hosting.start(launch.PROBER), target.run, staged, suites, work)
                 decisions, compared = _judged(target.run, target.at, file)
                 verdicts.write(staged / VERDICTS, file)
+            about = _subject(target.run, target.path, staged, merged, decisions, compared)
+            publish_text(staged / model_card.FILE, model_card.card(about))
         size = sum(file.stat().st_size for file in staged.iterdir())
         staged.replace(folder)
     return Exported(folder, target.name, merged, size, decisions, compared)
@@ -195,6 +201,17 @@ def _judged(run: Run, at: Checkpoint, file: verdicts.VerdictFile) -> tuple[tuple
     if own is None or not common:
         return decisions, None
     return decisions, comparing.compare(Side(at.label, own), Side("exported", file))
+
+
+def _subject(
+    run: Run, checkpoint: Path, staged: Path, merged: bool, decisions: Sequence[Decision], compared: Compared | None
+) -> model_card.Subject:
+    pairs = [suite.comparison for suite in compared.suites] if compared is not None else []
+    changed = sum(len(pair.lost) + len(pair.gained) for pair in pairs)
+    return model_card.Subject(
+        run.folder, run.root, run.recipe, run.record, checkpoints.read_manifest(checkpoint), merged,
+        chat.own(staged) is not None, decisions, None if compared is None else changed,
+    )  # fmt: skip
 
 
 def screen(exported: Exported, where: Path) -> RenderableType:

@@ -23,6 +23,8 @@ from runner.atomic import publish_text
 from runner.errors import FolderTaken, UserError
 
 FORMAT_VERSION = 3
+BEFORE_A_RUN = ("nodes", "slurm")
+"""What this project writes into a folder before it is that of a run."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def check_owner(run: Path, recipe: str, recipe_path: str, variant: str = "") -> 
         raise FolderTaken(f"{run} is a file, and a run needs a folder", hint="give another one with --out")
     if not (run / "run.json").exists():
         # a run that ended while it was planned leaves its lock and these, and is simply started again
-        ours = {"lock", "events", "data", "recipe.yaml"} if (run / "lock").exists() else {"lock"}
+        ours = {"lock", *BEFORE_A_RUN, *({"events", "data", "recipe.yaml"} if (run / "lock").exists() else ())}
         others = [path.name for path in run.iterdir() if path.name not in ours and not path.name.startswith(".")]
         if others:
             raise FolderTaken(
@@ -193,3 +195,15 @@ class Superseded:
         target = self._folder / path.relative_to(self._run)
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
+
+
+def is_held(run: Path) -> bool:
+    """Whether some process holds the run's lock now; nothing is written, and nobody is kept from it."""
+    try:
+        with (run / "lock").open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False

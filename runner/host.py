@@ -7,7 +7,6 @@ output, and the end of standard input is the end of this process and of its chil
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
@@ -18,16 +17,21 @@ from pathlib import Path
 from select import POLLHUP, poll, select
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from runner.orphans import die_with_parent
+
 THEN = "--then"
+_LEAVE = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(modules: list[str]) -> None:
     """Import the modules named before THEN, and serve until standard input closes; the others are imported once the
     first child has been forked, which needs none of them."""
-    _die_with_parent()  # while it imports, it does not see its standard input close
+    die_with_parent()  # while it imports, it does not see its standard input close
     if _is_closed(0):
         return  # the parent died before that was in force
+    for number in _LEAVE:
+        # a scheduler tells every process of a job; this one ends with its parent, which waits for what trainers save
+        signal.signal(number, signal.SIG_IGN)
     at = modules.index(THEN)
     preload, later = modules[:at], modules[at + 1 :]
     news = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -54,6 +58,8 @@ def main(modules: list[str]) -> None:
                 request = json.loads(line)
                 running[pid := _fork(request)] = request["number"]
                 _tell(news, number=request["number"], pid=pid)
+            if any(json.loads(line)["kind"] == "look" for line in lines):
+                continue  # the first child that trains comes soon after it, and must not wait for what it does not need
             for module in later:
                 importlib.import_module(module)
             later = []
@@ -74,10 +80,14 @@ def _report_ended(running: dict[int, int], news: Any) -> None:
 
 def _fork(request: dict[str, Any]) -> int:
     parent = os.getpid()
+    # a child that is told to leave before it can listen must not take that for its parent's deafness
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEAVE)
     if pid := os.fork():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE)
         return pid
     code = 70
     try:
+        os.environ.update(request["environment"])  # before it looks for a device
         _become_child(parent, Path(request["log"]))
         code = _run(request["kind"], request["argv"])
     except SystemExit as leaving:
@@ -92,8 +102,11 @@ def _fork(request: dict[str, Any]) -> int:
 
 def _become_child(parent: int, log: Path) -> None:
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _die_with_parent()
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _LEAVE)
+    die_with_parent()
     if os.getppid() != parent:
         os._exit(70)  # the host died between the fork and this line
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -109,21 +122,23 @@ def _is_closed(pipe: int) -> bool:
     return any(event & POLLHUP for _, event in looked.poll(0))
 
 
-def _die_with_parent() -> None:
-    """Be killed when the process that started this one ends, however it ends; where the system can do that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _run(kind: str, argv: list[str]) -> int:
     if kind == "train":
         from runner.train import worker
 
         return worker.main(argv)
+    if kind == "launch":
+        from runner.train import launcher
+
+        return launcher.main(argv)
     if kind == "export":
         from runner.train import exporting
 
         return exporting.main(argv)
+    if kind == "look":
+        from runner.train import looking
+
+        return looking.main_offline(argv)
     if kind == "sample":
         from runner.probing import sampling
 

@@ -32,13 +32,13 @@ class Job:
     publish_steps: tuple[int, ...]
     per_device_batch_size: int
     accumulation_steps: int
+    state: State = "running"
+    steps_done: int = 0
+    """Steps taken when the stage was done; fewer than `total_steps` where a gate stopped it."""
     processes: int = 1
     """That train it, on all machines together."""
     deepspeed: str = ""
     """Path of the DeepSpeed configuration it is trained with, in its own folder; empty without."""
-    state: State = "running"
-    steps_done: int = 0
-    """Steps taken when the stage was done; fewer than `total_steps` where a gate stopped it."""
 
     def ended(self, state: State, steps: int) -> Job:
         """This job, once its trainer has taken its last step."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from runner import spec
 
 TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.preference", "runner.probing.warm"
-EXPORTER = "runner.train.exporting"
+EXPORTER, LAUNCHER = "runner.train.exporting", "runner.train.launcher"
 """Modules that a child of each kind would otherwise import itself."""
 
 _FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "GITHUB_ACTIONS"}
@@ -41,6 +41,35 @@ def processes(how: spec.Launch, gpus: Sequence[str]) -> int:
     return max(len(gpus) - kept, 1)
 
 
+def prober_environment(how: spec.Launch, gpus: Sequence[str]) -> Mapping[str, str]:
+    """What is different for a prober that works beside a trainer: it sees the last device alone, where there are more
+    than one.
+
+    Args:
+        how: what the recipe says.
+        gpus: the devices that are visible.
+    """
+    if how.probing != "beside" or len(gpus) < 2:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": device_names(gpus)[len(gpus) - 1]}
+
+
+def trainer_environment(processes: int, gpus: Sequence[str]) -> Mapping[str, str]:
+    """What is different for the trainers of a node: of the devices, they see as many as they are.
+
+    Args:
+        processes: of this node.
+        gpus: the devices that are visible.
+    """
+    return {"CUDA_VISIBLE_DEVICES": ",".join(device_names(gpus)[:processes])} if len(gpus) > processes else {}
+
+
+def device_names(gpus: Sequence[str]) -> list[str]:
+    """The devices as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in named.split(",")] if named else [str(number) for number in range(len(gpus))]
+
+
 def environment() -> Mapping[str, str]:
     """The environment of every child: this one's, with telemetry off, and with nothing in the way that is meant for
     pytest by hand or lies in the working folder."""
@@ -60,6 +89,23 @@ def environment() -> Mapping[str, str]:
 def train_argv(run: Path, stage: str) -> list[str]:
     """Arguments of `runner.train.worker`."""
     return [str(run), stage]
+
+
+def launcher_argv(
+    run: Path, stage: str, processes: int, node: tuple[int, int], rendezvous: str, attempt: str
+) -> list[str]:
+    """Arguments of `runner.train.launcher`.
+
+    Args:
+        run: the folder of the run.
+        stage: its name.
+        processes: of this node.
+        node: its rank, and how many there are.
+        rendezvous: `HOST:PORT`; empty for one node, which takes a free port.
+        attempt: a name that all nodes know.
+    """
+    rank, count = node
+    return [str(run), stage, str(processes), str(count), str(rank), rendezvous, attempt or "here"]
 
 
 def probe_argv(checkpoint: Path, files: Sequence[str], suites: Sequence[str], verdicts: Path, root: Path) -> list[str]:
@@ -85,3 +131,9 @@ def probe_argv(checkpoint: Path, files: Sequence[str], suites: Sequence[str], ve
         "--tb=no",  # reasons and replies are in the verdicts
         "-q",
     ]
+
+
+def talk_argv(checkpoint: Path, **options: object) -> list[str]:
+    """The command line of `recipe chat`'s child; options that are None are left out."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    return [sys.executable, "-m", "runner.probing.chatting", str(checkpoint), *given]

@@ -42,18 +42,22 @@ def find(recipe: spec.Recipe, data: Datasets) -> tuple[Leak, ...]:
     trained: dict[str, TrainedOn] = {}
     found = []
     for name, suite in recipe.probes.items():
-        if suite.cases is None or data.get(suite.cases).shape not in ("prompt", "messages", "pairs"):
+        if suite.cases is None or data.missing(suite.cases) is not None:
+            continue
+        if data.get(suite.cases).shape not in ("prompt", "messages", "pairs"):
             continue
         cases = data.get(suite.cases)
         questions = [_asked(cases.variants(position)[0]) for position in range(len(cases))]
         for stage in suite.stages or tuple(recipe.stages):
             leaked: dict[str, list[str]] = {}
             for ref in recipe.trained_on(stage):
+                if data.missing(ref) is not None:
+                    continue
                 if ref not in trained:
                     trained[ref] = gather(data.get(ref))
                 leaked[ref] = [question for question in questions if trained[ref].holds(question, "") == "question"]
-            most = max(leaked, key=lambda ref: len(leaked[ref]))
-            if leaked[most]:
+            most = max(leaked, key=lambda ref: len(leaked[ref]), default="")
+            if most and leaked[most]:
                 found.append(Leak(name, stage, most, len(leaked[most]), len(questions), leaked[most][0]))
                 break
     return tuple(found)

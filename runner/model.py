@@ -72,7 +72,7 @@ def choose_attention(wanted: str, dtype: str) -> Choice:
         return Choice("sdpa", missing) if missing else Choice("flash_attention_2", "flash-attn is installed")
     if wanted == "flash_attention_2" and missing:
         raise BadRecipe(
-            f"attn_implementation: flash_attention_2 cannot run here: {missing}",
+            f"model.attn_implementation: flash_attention_2 cannot run here: {missing}",
             hint="say auto (takes it where it can run) or sdpa",
         )
     return Choice(wanted, "asked for")

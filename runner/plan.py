@@ -13,8 +13,10 @@ from typing import Any
 from runner import spec
 from runner.checkpoints import Parent
 from runner.data.accounts import Account
-from runner.data.epochs import Counts
+from runner.data.counts import Counts
+from runner.data.declared import Bound
 from runner.gate import ALPHA, is_significant
+from runner.memory import Fits, Memory
 from runner.spec import parse_ref
 
 
@@ -22,8 +24,10 @@ from runner.spec import parse_ref
 class Arithmetic:
     """Steps and batches of a stage."""
 
-    rows: int
+    rows: int | None
+    """Of an epoch; None where they cannot be known before the data is here."""
     steps_per_epoch: int
+    """Where the rows are not known, all of them."""
     total_steps: int
     publish_steps: tuple[int, ...]
     per_device_batch_size: int
@@ -39,7 +43,8 @@ class StagePlan:
     kind: str
     start: str
     arithmetic: Arithmetic
-    counts: Counts
+    counts: Counts | None
+    """What the tokenizer makes of its rows; None where they, or the tokenizer, are not here."""
     global_batch_size: int
     suites: tuple[str, ...]
     """Suites that are asked at its checkpoints."""
@@ -49,8 +54,14 @@ class StagePlan:
     """What may end it before its last step, in words."""
     notes: tuple[str, ...] = ()
     """What else there is to know, a line each: what becomes of adapters, what is not trained."""
-    at_most: bool = False
-    """Whether rows, steps and tokens are the most there can be: a checkpoint has yet to be asked for negatives."""
+    bound: Bound = ""
+    """Whether rows, steps and tokens are known exactly; `≤` where a checkpoint has yet to be asked for negatives."""
+    steps_bound: Bound = ""
+    """The same of steps alone, which `max_steps` may say."""
+    memory: Memory | None = None
+    """Of each device; None where the model could not be looked at."""
+    fits: tuple[Fits, ...] = ()
+    """With devices that are elsewhere: every way to divide it among them."""
 
 
 @dataclass(frozen=True)
@@ -71,21 +82,41 @@ class Plan:
     """What `extend_vocabulary` does."""
     data: tuple[Account, ...] = ()
     """What the stages train on, once each."""
+    missing: tuple[str, ...] = ()
+    """What is not here, and what the plan therefore takes from the recipe or cannot say."""
+    attention: str = ""
+    """The attention implementation, and why; empty where the model was not looked at."""
+    parameters: str = ""
+    """Of the first stage's model, in words."""
+    rehearsal: tuple[str, ...] = ()
+    """How the recipe was cut down (`--scale`), a line each; empty where it is as it is written."""
 
 
-def arithmetic(stage: spec.Stage, rows: int, processes: int = 1) -> Arithmetic:
+def count(number: int) -> str:
+    """`998.8 M`, `15.95 B`, `720 k`, `512`."""
+    for size, unit, digits in ((1e9, "B", 2), (1e6, "M", 1), (1e3, "k", 0)):
+        if number >= size:
+            return f"{number / size:.{digits}f} {unit}"
+    return str(number)
+
+
+def arithmetic(stage: spec.Stage, rows: int | None, processes: int = 1) -> Arithmetic:
     """Steps and batches as transformers' Trainer counts them: an epoch's last, smaller batch is a step too.
 
     Args:
-        rows: rows (for dpo: pairs) of one epoch.
-        processes: that share the global batch, which they divide (see `launch_blocks`).
+        rows: rows (for dpo: pairs) of one epoch; None where nobody knows: then `max_steps` says how long it takes.
+        processes: that share the global batch, which they divide (see `dividing`).
     """
     batch = stage.global_batch_size
     share = batch // processes
     cap = min(stage.micro_batch_size or share, share)
     per_device = max(size for size in range(1, cap + 1) if share % size == 0)
-    steps_per_epoch = max(math.ceil(rows / batch), 1)
-    total = stage.max_steps or math.ceil(stage.num_train_epochs * steps_per_epoch)
+    if rows is None:
+        assert stage.max_steps is not None, "a stage of unknown length"
+        steps_per_epoch = total = stage.max_steps
+    else:
+        steps_per_epoch = max(math.ceil(rows / batch), 1)
+        total = stage.max_steps or math.ceil(stage.num_train_epochs * steps_per_epoch)
     publish = _publish_steps(stage, steps_per_epoch, total)
     return Arithmetic(rows, steps_per_epoch, total, publish, per_device, share // per_device, processes)
 

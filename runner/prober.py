@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from runner import checkpoints, launch, spec, verdicts
 from runner.asking import suite_key
-from runner.errors import TrainingFailed, UserError, printable
-from runner.folder import Superseded
+from runner.children import Child, Host
+from runner.errors import FolderTaken, Interrupted, TrainingFailed, UserError, printable
+from runner.events import Probed
+from runner.folder import Superseded, writing
 from runner.standings import Checkpoint, Standings
 from runner.verdicts import VerdictFile
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Hold the right to write verdicts into a run, which is not the run's own lock: another process may train in it.
+
+    Raises:
+        FolderTaken: another process asks its checkpoints.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(writing(run / "events"))
+        except FolderTaken as error:
+            message = error.problems[0].message
+            raise FolderTaken(
+                message.replace(
+                    f"{run / 'events'} is being written by", f"the checkpoints of {run} are being asked by"
+                ),
+                hint="wait for it, or stop it",
+            ) from error
+        yield
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A checkpoint that is being asked."""
+
+    checkpoint: Checkpoint
+    due: tuple[str, ...]
+    child: Child
+    began: float = field(default_factory=time.monotonic)
 
 
 class Prober:
@@ -33,6 +73,48 @@ class Prober:
         file = self._standings.verdicts(checkpoint)
         asked = {done.suite: done.key for done in file.suites} if file else {}
         return tuple(name for name in self._recipe.asked_at(checkpoint.stage) if asked.get(name) != self._keys[name])
+
+    def start(
+        self, host: Host, checkpoint: Checkpoint, due: tuple[str, ...], environment: Mapping[str, str] = _NOTHING
+    ) -> Asking:
+        """Have a child ask these suites.
+
+        Args:
+            host: forks it.
+            checkpoint: who is asked.
+            due: which suites.
+            environment: what is different for the child.
+        """
+        log = self._run / "events" / f"probe-{checkpoint.stage}-{checkpoint.step}.log"
+        return Asking(checkpoint, due, host.start("probe", self.argv(checkpoint, due), log, environment))
+
+    def finish(self, asking: Asking) -> Probed:
+        """Put the verdicts of a child that has ended into the run.
+
+        Raises:
+            TrainingFailed: it died.
+            Interrupted: it was told to stop.
+            UserError: see `take`; this raises what that does.
+        """
+        child, checkpoint, due = asking.child, asking.checkpoint, asking.due
+        if child.exit_code == -signal.SIGTERM:  # by a scheduler, which tells every process of a job
+            raise Interrupted("interrupted while probing: the same command resumes")
+        if child.exit_code not in (0, 1, 5):  # 5: nothing was collected, which the verdicts say
+            raise TrainingFailed(
+                f"probing {checkpoint.label} {child.how_it_ended()}; the end of {child.log}:\n{child.log_tail()}"
+            )
+        file = self.take(checkpoint, due, child.log_tail())
+        generating = sum(asked.generation_s for asked in file.suites if asked.suite in due)
+        wall = time.monotonic() - asking.began
+        return Probed(checkpoint.stage, checkpoint.step, due, round(generating, 3), round(wall, 3))
+
+    def discard(self, asking: Asking) -> None:
+        """Forget what a child that has ended wrote."""
+        self._fresh(asking.checkpoint).unlink(missing_ok=True)
+
+    def unasked(self) -> list[Checkpoint]:
+        """The checkpoints of the run that some suite has still to be asked of."""
+        return [checkpoint for checkpoint in self._standings.all_checkpoints() if self.due(checkpoint)]
 
     def argv(self, checkpoint: Checkpoint, suites: Sequence[str]) -> list[str]:
         """Arguments of pytest that ask these suites."""

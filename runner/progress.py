@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -13,6 +15,7 @@ from rich.text import Text
 from runner import console as show
 from runner import spec, tables
 from runner.console import Ending, StageProgress
+from runner.errors import EXIT_GATE_FAILED
 from runner.events import Logged, Published, Started
 from runner.plan import Plan
 from runner.tables import CheckpointRow
@@ -134,6 +137,14 @@ class Screen:
             if decision.comparison and decision.comparison.lost:
                 where = f"{decision.suite} at {row.label} against {decision.comparison.baseline}"
                 self._flips = tables.flip_lines(where, decision.comparison.lost, 1)[:3]
+
+    def unasked(self, labels: Sequence[str], run: Path) -> None:
+        """Everything is trained, and somebody else has to ask these checkpoints before the result can be judged."""
+        self._stop()
+        shown = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
+        self._console.print(Text(f"trained, and not judged: {len(labels)} not asked yet ({shown})"), soft_wrap=True)
+        self._console.print(Text(f"  recipe watch {os.path.relpath(run)}    asks; then the same command judges"))
+        self._console.print(Text(f"not judged: exit code {EXIT_GATE_FAILED}", style=f"bold {tables.BAD}"))
 
     def ended(self, ending: Ending) -> None:
         """The last screen."""

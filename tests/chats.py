@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from runner import spec
-from runner.data import chat, tokens
+from runner.data import chat
 from runner.data.chat import ChatTemplate
 from runner.data.examples import Message
+from runner.data.tokenizer import Fast, save_tokenizer, train_tokenizer
 
 SYSTEM = Message("system", "You are brief.")
 ONE = (Message("user", "你好吗？"), Message("assistant", "很好。"))
@@ -45,19 +46,19 @@ def template(source: str) -> ChatTemplate:
     return ChatTemplate(source, "mine.jinja", chosen=True)
 
 
-def trained(kind: str, made: ChatTemplate, *texts: str) -> tokens.Fast:
+def trained(kind: str, made: ChatTemplate, *texts: str) -> Fast:
     """A tokenizer of the texts here, for a template."""
     how = spec.Tokenizer(train="char", from_data=("x",))
     if kind == "bpe":
         how = spec.Tokenizer(train="bpe", from_data=("x",), vocab_size=320)
-    return tokens.train_tokenizer(how, [*TEXTS, *texts], made)
+    return train_tokenizer(how, [*TEXTS, *texts], made)
 
 
-def in_transformers(fast: tokens.Fast, made: ChatTemplate, folder: Path) -> Any:
+def in_transformers(fast: Fast, made: ChatTemplate, folder: Path) -> Any:
     """The same tokenizer as transformers loads it."""
     from transformers import AutoTokenizer
 
-    tokens.save_tokenizer(fast, folder, made)
+    save_tokenizer(fast, folder, made)
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console, RenderableType
 
-from runner.data.epochs import Counts
+from runner.data.counts import Counts
 from runner.gate import Comparison, Decision, Flip, Tally
 from runner.plan import Arithmetic, Plan, StagePlan
 from runner.verdicts import Verdict

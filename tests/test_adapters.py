@@ -39,6 +39,10 @@ stages:
            logging_steps: 1}
   fresh: {kind: dpo, from: base@last, lora: {use_dora: true}, data: pairs, max_steps: 2, learning_rate: 1.0e-2,
           global_batch_size: 8, logging_steps: 1}
+  noisy: {kind: dpo, from: add@last, adapter: continue, lora: {dropout: 0.3}, dropout: 0.3, data: pairs, max_steps: 1,
+          global_batch_size: 8, trainer_args: {disable_dropout: false}}
+  noisy_new: {kind: dpo, from: base@last, lora: {dropout: 0.3}, dropout: 0.3, data: pairs, max_steps: 1,
+              global_batch_size: 8, trainer_args: {disable_dropout: false}}
 """
 TEXT = "what is bado?"
 
@@ -59,6 +63,19 @@ class Trained:
     trainers: Mapping[str, Any]
     before: Mapping[str, torch.Tensor]
     """Logits of what each stage of dpo starts with, before its first step."""
+    passes: Mapping[str, list[Pass]]
+    """Of each stage of dpo, what its model and its reference made of each batch, in turn."""
+
+
+@dataclass
+class Pass:
+    """What a network made of a batch while a stage of dpo trained."""
+
+    reference: bool
+    ids: torch.Tensor
+    labels: torch.Tensor
+    log_probs: torch.Tensor
+    """Of each token but the first: (B, T-1)."""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +84,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     prepared = prepare(recipe_with(root, STAGES), root / "run")
     trainers: dict[str, Any] = {}
     before: dict[str, torch.Tensor] = {}
+    passes: dict[str, list[Pass]] = {}
 
     class Holding(preference.PreferenceTrainer):
         def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -74,12 +92,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             trainers[name] = self
             self.create_optimizer()
             before[name] = _logits(self.model)
+            for network in (self.model, self.ref_model):
+                if network is not None:
+                    network.register_forward_hook(_passing(passes.setdefault(name, [])), with_kwargs=True)
             return super().train(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preference, "PreferenceTrainer", Holding)
         folders = {name: train(prepared, name) for name in prepared.recipe.stages}
-    return Trained(prepared, folders, trainers, before)
+    return Trained(prepared, folders, trainers, before, passes)
+
+
+def _passing(kept: list[Pass]) -> Any:
+    """A hook that keeps what a network makes of its batches; gradients are off where it is the reference."""
+
+    def keep(network: Any, args: Any, given: Any, made: Any) -> None:
+        if getattr(made, "log_probs", None) is not None:
+            kept.append(
+                Pass(not torch.is_grad_enabled(), given["input_ids"], given["labels"], made.log_probs.detach().clone())
+            )
+
+    return keep
 
 
 def _logits(network: Any, folder: Path | None = None) -> torch.Tensor:
@@ -204,6 +237,8 @@ def test_the_plan_says_what_becomes_of_each_adapter(trained: Trained) -> None:
         "prefer": ("from add@last, adapter continued",),
         "direct": ("from add@last, adapter merged",),
         "fresh": ("from base@last; a new adapter, r 8, alpha 16, on all-linear, DoRA",),
+        "noisy": ("from add@last, adapter continued",),
+        "noisy_new": ("from base@last; a new adapter, r 8, alpha 16, on all-linear",),
     }
 
 
@@ -242,6 +277,30 @@ def test_the_reference_after_a_merge_is_the_merged_model(trained: Trained) -> No
     torch.testing.assert_close(_logits(trainer.ref_model), was, atol=1e-5, rtol=0)
     assert not torch.allclose(answers(trained.folders["direct"]), was, atol=1e-3)
     assert losses(trained.prepared, "direct")[0].loss == pytest.approx(0.693147, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "draws"),
+    [
+        ("prefer", "add", False),  # a copy of the adapter on the same network: dropout there would reach both
+        ("fresh", "base", False),
+        ("noisy", "add", True),
+        ("noisy_new", "base", True),
+    ],
+)
+def test_the_reference_of_an_adapter_says_what_it_says_without_dropout(
+    trained: Trained, name: str, start: str, draws: bool
+) -> None:
+    policy, reference = trained.passes[name][:2]
+    assert (policy.reference, reference.reference) == (False, True)
+    with torch.no_grad():
+        logits = loading.load_model(trained.folders[start], "float32").eval()(input_ids=reference.ids).logits
+    said = torch.log_softmax(logits[:, :-1], dim=-1).gather(-1, reference.ids[:, 1:, None])[..., 0]  # (B, T-1)
+    seen = reference.labels[:, 1:] != -100
+    torch.testing.assert_close(reference.log_probs[seen], said[seen], atol=1e-4, rtol=0)
+    # before the first step both are the same model, but for what the one that is trained drops
+    away = (policy.log_probs - reference.log_probs)[seen].abs().max()
+    assert away > 0.01 if draws else away < 1e-4
 
 
 def test_the_optimizer_of_dpo_holds_the_adapter_that_is_trained_and_not_its_copy(trained: Trained) -> None:

@@ -14,7 +14,8 @@ from runner.data.conversations import Conversations
 from runner.data.datasets import Example
 from runner.data.examples import Message
 from runner.data.pairs import Pair
-from runner.data.tokens import Encoding, Fast, Tokens
+from runner.data.tokenizer import Fast, load_tokenizer
+from runner.data.tokens import Encoding, Tokens
 from runner.errors import BadCheckpoint, BadData, BadRecipe, UserError
 from tests.chats import ONE, REWRITING, SYSTEM, THINKS_FIRST, TWO, in_transformers, shipped, template, trained, turns
 
@@ -123,7 +124,7 @@ def test_a_trained_tokenizer_knows_all_that_a_template_writes(kind: str, made: C
     (ids,) = fast.ids([text])
     assert fast.tokenizer.decode(ids, skip_special_tokens=False) == text
     assert theirs(text, add_special_tokens=False)["input_ids"] == ids
-    loaded = tokens.load_tokenizer(tmp_path)
+    loaded = load_tokenizer(tmp_path)
     assert (loaded.ids([text]), loaded.names) == ([ids], fast.names)
 
 
@@ -225,14 +226,14 @@ def test_a_conversation_without_a_template_is_refused() -> None:
     with pytest.raises(BadData) as caught:
         tokens.encode(trained("char", chat.shipped("plain")), [Example("", "", 4, TWO)], Encoding(64))
     assert caught.value.screen() == (
-        "row 5 is a conversation, and no chat template is set\n"
+        "row 5: a conversation, and no chat template is set\n"
         "    hint: say model.chat_template: chatml, qwen3, llama3, alpaca, plain, or a file"
     )
 
 
 def test_a_conversation_that_the_template_refuses_is_named() -> None:
     made = chat.shipped("alpaca")
-    with pytest.raises(BadData, match="the chat template of alpaca cannot write row 3: alpaca has no role tool"):
+    with pytest.raises(BadData, match="row 3: the chat template of alpaca cannot write it: alpaca has no role tool"):
         tokens.encode(
             trained("char", made), [Example("", "", 2, (Message("tool", "x"), *ONE))], Encoding(64, chat=made)
         )

@@ -93,7 +93,7 @@ def test_the_plan_in_a_pipe_is_not_cut_and_writes_nothing(here: Path, monkeypatc
     before = sorted(here.rglob("*"))
     assert recipe(monkeypatch, "plan", "recorded.yaml", "--set", "stages.qa.num_train_epochs=3") == 0
     shown = capsys.readouterr().out
-    assert "writes   results/recorded" in shown
+    assert "writes     results/recorded" in shown
     assert "qa: checkpoints at 2, 4, 6; asked: select, held_out" in shown
     assert sorted(here.rglob("*")) == before
 
@@ -102,14 +102,15 @@ def test_the_schema_is_json_schema_of_the_language(monkeypatch: Patch, capsys: C
     assert recipe(monkeypatch, "schema") == 0
     made = json.loads(capsys.readouterr().out)
     assert made["$schema"].startswith("https://json-schema.org/")
-    assert set(made["required"]) == {"recipe", "model", "data", "stages"}
+    assert set(made["$defs"]["Recipe"]["required"]) == {"recipe", "model", "data", "stages"}
 
 
 def test_new_says_what_it_wrote_and_what_to_type(tmp_path: Path, monkeypatch: Patch, capsys: Captured) -> None:
     monkeypatch.chdir(tmp_path)
     assert recipe(monkeypatch, "new", "mine") == 0
     assert capsys.readouterr().out == (
-        "wrote mine.yaml\nwrote data/mine.tsv\nwrote probes/test_mine.py\n\nnow:  recipe run mine.yaml\n"
+        "wrote mine.yaml\nwrote data/mine.tsv\nwrote probes/test_mine.py\nwrote recipe.schema.json\n"
+        "\nnow:  recipe run mine.yaml\n"
     )
     assert recipe(monkeypatch, "check", "mine.yaml") == 0
     assert recipe(monkeypatch, "new", "mine") == 2

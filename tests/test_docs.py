@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner.check import load_checked
 from runner.cli import cli
@@ -57,6 +60,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         assert not path.exists(), f"{block.file} is there twice"
         path.write_text(block.text, encoding="utf-8")
+    row = {"prompt": "1 + 1 =", "completion": " 2", "answer": "2"}  # the reader's own data, and a suite that is copied
+    lines = (json.dumps({"id": number, **row}) + "\n" for number in range(40))
+    (root / "data" / "mine.jsonl").write_text("".join(lines), encoding="utf-8")
+    shutil.copy(ROOT / "probes" / "test_repetition.py", root / "probes" / "test_repetition.py")
     checkpoint = root / "results" / "capitals" / "more" / "ckpt-180"
     checkpoint.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
@@ -71,8 +78,8 @@ def test_a_recipe_of_this_project_has_no_fault_and_bears_the_name_of_its_file(pa
 
 def test_the_readme_shows_these_files() -> None:
     assert [block.file for block in blocks()] == [
-        "data/capitals.csv", "capitals.yaml", "probes/test_capitals.py", "grown.yaml", "further.yaml",
-        "probes/test_style.py", "probes/test_as_trained.py",
+        "my_lora.yaml", "probes/test_answers.py", "data/capitals.csv", "capitals.yaml", "probes/test_capitals.py",
+        "grown.yaml", "further.yaml", "probes/test_style.py", "probes/test_as_trained.py",
     ]  # fmt: skip
 
 
@@ -112,7 +119,7 @@ def test_a_recipe_that_a_command_of_the_readme_names_has_no_fault_as_it_is_calle
 def test_what_the_readme_calls_missing_is_missing() -> None:
     (line,) = [line for line in NOT_YET.splitlines() if line.startswith("- `recipe ")]
     named = re.findall(r"`(?:recipe )?(\w+)`", line)
-    assert "report" in named
+    assert "verify" in named
     assert not set(named) & set(cli.commands)
 
 
@@ -121,3 +128,25 @@ def test_every_command_and_every_option_of_the_plugin_is_in_the_readme() -> None
     registered = set(re.findall(r'"(--[a-z-]+)"', (ROOT / "runner" / "probing" / "plugin.py").read_text("utf-8")))
     assert set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE)) == registered
     assert set(re.findall(r"--(?:probe-[a-z]+(?:-[a-z]+)*|ckpt)", README)) == registered
+
+
+# --- in Chinese ---
+
+CHINESE = (ROOT / "README.zh-CN.md").read_text(encoding="utf-8")
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def test_what_the_chinese_readme_shows_is_what_the_english_one_does() -> None:
+    ours = dict(reversed(fenced(README)))  # of each language the first
+    theirs = dict(fenced(CHINESE))
+    assert theirs["python"] == next(body for language, body in fenced(README) if language == "python")
+    assert yaml.safe_load(theirs["yaml"]) == yaml.safe_load(ours["yaml"])  # but for its comments
+    assert {link for link in re.findall(r"\]\(([^)]+)\)", CHINESE) if not (ROOT / link).exists()} == set()
+
+
+@pytest.mark.parametrize("arguments", list(commands(CHINESE)), ids=" ".join)
+def test_a_command_of_the_chinese_readme_exists(arguments: list[str]) -> None:
+    assert arguments[0] in cli.commands

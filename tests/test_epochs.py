@@ -15,7 +15,8 @@ from runner.data import datasets
 from runner.data.chat import ChatTemplate
 from runner.data.epochs import Epochs, stage_epochs
 from runner.data.token_store import Kept
-from runner.data.tokens import Tokens, train_tokenizer
+from runner.data.tokenizer import train_tokenizer
+from runner.data.tokens import Tokens
 from runner.errors import BadData
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

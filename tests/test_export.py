@@ -65,6 +65,11 @@ def test_an_adapter_is_merged_loads_anywhere_answers_alike_and_its_red_gate_is_t
     assert manifest.weights_sha256 == checkpoints.weights_sha256(folder)
     assert {asked.suite for asked in verdicts.read(folder / "probes.jsonl").suites} == {"always", "right"}
     assert [entry.name for entry in (run / "exports").iterdir()] == ["qa-3"]
+    said = (folder / "README.md").read_text(encoding="utf-8")
+    assert said.startswith("---\nlibrary_name: transformers\n")
+    assert "# tiny-qa-3\n\nCheckpoint <code>qa&#64;3</code>" in said
+    assert "The adapter is merged into its base." in said
+    assert "| ✗ red | <code>right</code> | 0 % | 20 | 0.1 % – 16.1 % |" in said
 
     again = recipe(run.parents[1], "export", "results/tiny/qa/ckpt-3")
     assert again.code == 2
@@ -99,6 +104,7 @@ def test_a_checkpoint_that_is_whole_is_copied_and_one_of_no_run_is_asked_nothing
         "ask it: pytest probes --ckpt out/checkpoint-10-exported",
     ]
     assert not (done.folder / "optimizer.pt").exists()
+    assert not (done.folder / "README.md").exists()  # of a checkpoint of no run nothing is known
     before, after = (load_file(one / "model.safetensors") for one in (tiny_checkpoint, done.folder))
     assert all(torch.equal(before[name], after[name]) for name in before)
 

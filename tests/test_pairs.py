@@ -13,6 +13,7 @@ from runner.data import candidates, datasets, preferred, tokens
 from runner.data.datasets import Datasets
 from runner.data.negatives import Fact, Truth, repeated
 from runner.data.pairs import Pair, Preferences
+from runner.data.tokenizer import train_tokenizer
 from runner.errors import BadData
 
 QUESTION = {"prompt": "{{ char }}?", "completion": "{{ char }}: {{ radical }}"}
@@ -229,7 +230,7 @@ def test_what_a_checkpoint_said_is_a_negative_where_it_was_wrong(tmp_path: Path)
 
 def test_pairs_of_one_prompt_and_one_right_text_are_one_row_of_contrast() -> None:
     pairs = [Pair("p", "a", "b", 0), Pair("q", "a", "b", 1), Pair("p", "a", "c", 2), Pair("p", "c", "b", 3)]
-    fast = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["pqabc"])
+    fast = train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["pqabc"])
     encoded = tokens.encode_pairs(fast, pairs, 8)
     rows = candidates.gather(pairs, encoded)
     assert [len(row.completions) for row in rows] == [3, 2, 2]
@@ -242,7 +243,7 @@ def test_pairs_of_one_prompt_and_one_right_text_are_one_row_of_contrast() -> Non
 
 
 def test_a_pair_whose_difference_was_cut_off_is_counted_as_one_that_prefers_nothing() -> None:
-    fast = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
+    fast = train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
     pairs = (Pair("a", "b", "cd", 0), Pair("abcdefg", "ha", "hb", 1), Pair("abcdefg", "ga", "gb", 2))
     found = [Preferences(pairs, {})]
     for kind in (spec.Dpo, spec.Contrast):
@@ -253,10 +254,10 @@ def test_a_pair_whose_difference_was_cut_off_is_counted_as_one_that_prefers_noth
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_an_error_before_anything_trains() -> None:
-    fast = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
+    fast = train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), ["abcdefgh"])
     with pytest.raises(BadData) as caught:
         tokens.encode_pairs(fast, [Pair("abcdefgh", "a", "b", 2)], 8)
     assert str(caught.value).splitlines() == [
-        "the prompt of row 3 has 8 tokens, and max_length is 8: there is no room for an answer",
+        "row 3: its prompt has 8 tokens, and max_length is 8: there is no room for an answer",
         "    hint: raise max_length, or leave such rows out: filter: {max_chars: …} in the data set",
     ]

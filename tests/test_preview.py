@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from runner import spec
-from runner.data import chat, tokens
+from runner.data import chat
+from runner.data.tokenizer import train_tokenizer
 from runner.errors import UserError, cells
 from runner.preparation import Prepared
 from runner.preview import preview, screen
-from runner.preview.rows import Mark, Token, tokens_of
 from runner.preview.screen import visible
+from runner.preview.tokens import Mark, Token, tokens_of
 from tests.chats import TEXTS, trained
 from tests.in_process import load_checked
 from tests.screens import console, lines, text_of
@@ -53,14 +54,14 @@ def test_a_row_of_each_stage_is_shown_token_by_token(recipe: Path) -> None:
         "prefer: dpo on pairs, 20 pairs; chat template chatml, which ships; max_length",
         "  1024",
         "",
-        "pairs, row 27: 61 tokens, 15 chosen, 14 rejected",
+        "pairs, words.tsv:28: 61 tokens, 15 chosen, 14 rejected",
         "    <|im_start|>│u│s│e│r│↵",
         "    w│h│a│t│␣│i│s│␣│f│a│f│o│?│<|im_end|>│↵",
         "    <|im_start|>│a│s│s│i│s│t│a│n│t│↵",
         "  + ␣│f│a│f│o│␣│i│s│␣│g│r│e│e│n│<|im_end|>",
         "  - ␣│f│a│f│o│␣│i│s│␣│b│l│u│e│<|im_end|>",
         "",
-        "+ learned; + chosen, - rejected; │ between tokens; ␣ blank; ↵ line break",
+        "+ learned; + chosen; - rejected; │ between tokens; ␣ blank; ↵ line break",
     ]
 
 
@@ -75,6 +76,73 @@ def test_what_is_cut_chunked_and_left_out_is_said(recipe: Path) -> None:
     assert dropped[3] == "questions.train, words.tsv:25: left out: longer than 24 tokens"
     gone = shown(recipe, "stages.qa.max_length=8", stage="qa")
     assert gone[3] == "questions.train, words.tsv:25: 8 tokens, none learned, cut"
+
+
+def test_documents_that_run_on_are_shown_as_the_sequences_they_are_trained_in(recipe: Path) -> None:
+    sets = ("stages.base.packing=wrapped", "stages.base.max_length=64")
+    assert shown(recipe, *sets, stage="base") == [
+        "base: pretrain on facts, 40 rows; no chat template; max_length 64; packing",
+        "  wrapped: documents run on, and see each other",
+        "",
+        "sequence 8 of 20: 64 tokens, 63 learned, 4 documents",
+        "  ┄ facts, words.tsv:25, goes on from the sequence before",
+        "    f",
+        "  + ␣│t│a│d│o│<eos>",
+        "  ┄ facts, words.tsv:3",
+        "  + a│␣│g│r│e│y│␣│d│a│b│o│↵",
+        "  + d│a│b│o│␣│i│s│␣│g│r│e│y│<eos>",
+        "  ┄ facts, words.tsv:4",
+        "  + f│a│b│o│␣│i│s│␣│g│r│e│e│n│↵",
+        "  + a│␣│g│r│e│e│n│␣│f│a│b│o│<eos>",
+        "  ┄ facts, words.tsv:12, goes on in the next one",
+        "  + a│␣│g│r│e",
+        "",
+        "+ learned; │ between tokens; ␣ blank; ↵ line break; ┄ another row",
+    ]
+    prepared = Prepared(load_checked(recipe, sets), recipe.parent / "results")
+    (made,) = preview(prepared, "base", 99)
+    epoch = prepared.epochs("base").epoch(0)
+    assert [sum(token.count for token in row.tokens) for row in made.rows] == [len(row.ids) for row in epoch]
+
+
+def test_rows_that_share_a_sequence_are_shown_with_what_parts_them(recipe: Path) -> None:
+    short = ("data.short={rows: words, text: 'a {{ word }}'}", "stages.base.data=[facts, short]")
+    assert shown(recipe, "stages.base.packing=true", *short, stage="base") == [
+        "base: pretrain on facts, short, 80 rows; no chat template; max_length 1024,",
+        "  truncation keep_start; packing: rows of a step share sequences, and do not see",
+        "  each other",
+        "",
+        "sequence 3 of 4 of a step: 37 tokens, 34 learned, 3 rows",
+        "  ┄ facts, words.tsv:22",
+        "    p",
+        "  + a│d│o│␣│i│s│␣│r│e│d│↵",
+        "  + a│␣│r│e│d│␣│p│a│d│o│<eos>",
+        "  ┄ short, words.tsv:7",
+        "    a",
+        "  + ␣│l│a│b│o│<eos>",
+        "  ┄ short, words.tsv:8",
+        "    a",
+        "  + ␣│m│a│b│o│<eos>",
+        "",
+        "+ learned; │ between tokens; ␣ blank; ↵ line break; ┄ another row",
+    ]
+
+
+def test_of_a_pair_that_is_yet_to_be_sampled_prompt_and_chosen_are_shown(recipe: Path) -> None:
+    assert shown(recipe, "data.pairs.rejected={sample: qa@last, max_new_tokens: 9}", stage="prefer") == [
+        "prefer: dpo on pairs, 0 pairs, and up to 20 yet to be sampled from qa@last; no",
+        "  chat template; max_length 1024",
+        "",
+        "pairs, words.tsv:28: 28 tokens, 15 chosen, rejected yet to be sampled from",
+        "  qa@last, at most 9 tokens",
+        "    w│h│a│t│␣│i│s│␣│f│a│f│o│?",
+        "  + ␣│f│a│f│o│␣│i│s│␣│g│r│e│e│n│<eos>",
+        "",
+        "+ chosen; │ between tokens; ␣ blank; ↵ line break",
+    ]
+    also = "data.pairs.rejected=[' {{ word }} is {{ other.colour }}', {sample: qa@last, samples: 2}]"
+    head = " ".join(shown(recipe, also, stage="prefer")[:2])
+    assert head.startswith("prefer: dpo on pairs, 20 pairs, and up to 40 yet to be sampled from qa@last; no   chat")
 
 
 def test_no_line_is_wider_than_the_terminal(recipe: Path) -> None:
@@ -100,7 +168,7 @@ def test_a_stage_that_is_not_there_is_named(recipe: Path) -> None:
 
 def test_a_character_of_several_tokens_is_shown_as_one(tmp_path: Path) -> None:
     how = spec.Tokenizer(train="bpe", from_data=("x",), vocab_size=260)
-    fast = tokens.train_tokenizer(how, TEXTS, None)
+    fast = train_tokenizer(how, TEXTS, None)
     (ids,) = fast.ids(["a 鱼\t😀"])
     marks: list[Mark] = ["learned"] * len(ids)
     found = list(tokens_of(fast, [*ids, fast.eos_id], [*marks, "learned"]))

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from runner import jobs, sharing
+from runner.check import load_variants
 from runner.checkpoints import published
 from runner.jobs import Job
+from runner.preparation import Prepared
 from tests.recorded import ask, publish
+from tests.tiny_project import write_project
 
 
 @pytest.fixture
@@ -84,3 +87,19 @@ def test_what_a_killed_command_left_is_removed(variants: Path) -> None:
     left.mkdir()
     sharing.remove_unfinished(variants / "other", "qa")
     assert not left.exists()
+
+
+def test_variants_share_the_token_ids_that_both_of_them_read(tmp_path: Path) -> None:
+    file = write_project(tmp_path / "project")
+    with file.open("a", encoding="utf-8") as recipe:
+        recipe.write("matrix:\n  plain: {}\n  faster: {stages: {qa: {learning_rate: 1.0e-2}}}\n")
+    plain, faster = (Prepared(one, tmp_path / "results" / one.variant) for one in load_variants(file))
+    lengths = []
+    for variant in (plain, faster):
+        variant.check_steps()  # as a matrix does before anything is written
+        assert not variant.run.exists()
+        variant.keep_tokens()
+        lengths.append([len(row.ids) for row in variant.epochs("qa").epoch(0)])
+    assert lengths[0] == lengths[1]
+    (own,) = (plain.run / "data" / "tokens").iterdir()
+    assert (faster.run / "data" / "tokens" / own.name / "ids.i32").samefile(own / "ids.i32")

@@ -19,6 +19,7 @@ def test_a_first_recipe_passes_every_check(tmp_path: Path, name: str) -> None:
     written = write_starter(name, tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         f"{name}.yaml", f"data/{name}.tsv", f"probes/test_{name.replace('-', '_')}.py",
+        "recipe.schema.json",
     ]  # fmt: skip
     loaded = load_checked(written[0])
     assert loaded.spec.recipe == name
@@ -36,7 +37,7 @@ def test_a_first_recipe_below_the_root_of_a_project_finds_its_files(tmp_path: Pa
 
 
 def test_the_probe_of_a_first_recipe_is_right_about_its_data(tmp_path: Path) -> None:
-    _, data, probe = write_starter("mine", tmp_path)
+    _, data, probe, _ = write_starter("mine", tmp_path)
     source = probe.read_text(encoding="utf-8")
     assert '@probe(cases="../data/mine.tsv", prompt="What is the symbol of {{ name }}?")' in source
     assert 'assert reply == f" The symbol of {case.name} is {case.symbol}."' in source
@@ -206,6 +207,7 @@ def test_a_recipe_with_suites_ends_with_the_lines_to_add(
         "wrote probes/test_repetition.py\n"
         "wrote probes/test_repetition_penalised.py\n"
         "wrote probes/data/repetition.jsonl\n"
+        "wrote recipe.schema.json\n"
         "\n"
         "now:  recipe run mine.yaml\n"
         "the suites are asked too where you add, under probes:\n"
@@ -218,7 +220,7 @@ def test_new_with_nothing_says_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert new(tmp_path, monkeypatch) == 2
-    assert capsys.readouterr().err.endswith("Error: give a NAME for a recipe, or --suites, or both\n")
+    assert capsys.readouterr().err.endswith("Error: give a NAME for a recipe, --from-data or --suites\n")
     assert list(tmp_path.iterdir()) == []
 
 

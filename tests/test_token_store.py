@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from runner import spec
 from runner.data import token_store
 from runner.data.epoch_rows import StoredRows, WrappedRows, references
 from runner.data.token_store import Kept, TokenStore, fingerprint
-from runner.data.tokens import Encoding, Fast, Tokens, load_tokenizer, save_tokenizer, train_tokenizer
+from runner.data.tokenizer import Fast, load_tokenizer, save_tokenizer, train_tokenizer
+from runner.data.tokens import Encoding, Tokens
 
 UNKNOWN = 0
 GROUPS = [
@@ -183,6 +185,38 @@ def test_any_documents_wrap_without_losing_or_repeating_a_token(documents: list[
     assert [token for row in rows for token in row.ids] == running[: len(running) // length * length]
     if len(rows):
         assert rows.tally(0, len(rows)).unknown == running[: len(rows) * length].count(UNKNOWN)
+
+
+def test_a_store_that_a_sibling_keeps_is_linked_and_outlives_it(tmp_path: Path) -> None:
+    sibling = kept(tmp_path / "a")
+    sibling.publish("k", filled(sibling.begin("k", UNKNOWN)))
+    own = replace(kept(tmp_path / "b"), beside=(tmp_path / "a", tmp_path / "nobody"))
+    linked = own.open("k", UNKNOWN)
+    assert linked is not None
+    assert all((tmp_path / "b" / "k" / file.name).samefile(file) for file in (tmp_path / "a" / "k").iterdir())
+    sibling.clean(set())
+    again = own.open("k", UNKNOWN)
+    assert again is not None
+    assert again.take(np.arange(len(again))) == linked.take(np.arange(len(linked)))
+
+
+def test_what_a_sibling_has_not_whole_or_has_not_at_all_is_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sibling = kept(tmp_path / "a")
+    sibling.publish("k", filled(sibling.begin("k", UNKNOWN)))
+    own = replace(kept(tmp_path / "b"), beside=(tmp_path / "a",))
+    assert own.open("other", UNKNOWN) is None
+    assert replace(own, writes=False).open("k", UNKNOWN) is None  # a trainer changes nothing
+
+    def no_links(*_: object) -> None:
+        raise OSError("no links here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.link", no_links)
+        assert own.open("k", UNKNOWN) is None
+    (tmp_path / "a" / "k" / "ids.i32").write_bytes(b"")
+    assert own.open("k", UNKNOWN) is None
 
 
 def test_a_store_says_which_format_it_has(tmp_path: Path) -> None:

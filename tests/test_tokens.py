@@ -12,18 +12,19 @@ from runner import spec
 from runner.data import datasets, tokens
 from runner.data.datasets import Example, Pair
 from runner.data.epochs import Epochs, epoch_order
+from runner.data.tokenizer import Fast, load_tokenizer, save_tokenizer, train_tokenizer
 from runner.data.tokens import Encoding
 from runner.errors import BadCheckpoint
 
 TEXTS = ["汉字`语`的部首是`讠部`", " two  spaces\n\n\ttab ", "e\u0301 yǔ 𠀀\u2028\r\n``", "<not special> ##a ▁b Ġc"]
 
 
-def char(*texts: str) -> tokens.Fast:
-    return tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), texts or TEXTS)
+def char(*texts: str) -> Fast:
+    return train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), texts or TEXTS)
 
 
-def bpe() -> tokens.Fast:
-    return tokens.train_tokenizer(spec.Tokenizer(train="bpe", from_data=("x",), vocab_size=300), TEXTS)
+def bpe() -> Fast:
+    return train_tokenizer(spec.Tokenizer(train="bpe", from_data=("x",), vocab_size=300), TEXTS)
 
 
 @pytest.mark.parametrize("make", [char, bpe])
@@ -36,7 +37,7 @@ def test_a_trained_tokenizer_gives_every_text_back_exactly(make: Any) -> None:
 def test_transformers_loads_it_with_the_same_ids_and_the_same_texts(make: Any, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     fast = make()
-    tokens.save_tokenizer(fast, tmp_path)
+    save_tokenizer(fast, tmp_path)
     for loader in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
         loaded = loader.from_pretrained(tmp_path)
         assert [loaded(text)["input_ids"] for text in TEXTS] == fast.ids(TEXTS)
@@ -44,14 +45,14 @@ def test_transformers_loads_it_with_the_same_ids_and_the_same_texts(make: Any, t
         assert (loaded.eos_token_id, loaded.pad_token_id, loaded.unk_token_id) == (2, 1, 0)
         assert len(loaded) == fast.tokenizer.get_vocab_size()
         loaded.save_pretrained(tmp_path / "again")
-    assert tokens.load_tokenizer(tmp_path / "again").ids(TEXTS) == fast.ids(TEXTS)
+    assert load_tokenizer(tmp_path / "again").ids(TEXTS) == fast.ids(TEXTS)
 
 
 @pytest.mark.parametrize("make", [char, bpe])
 def test_a_saved_tokenizer_is_loaded_as_it_was(make: Any, tmp_path: Path) -> None:
     fast = make()
-    tokens.save_tokenizer(fast, tmp_path)
-    loaded = tokens.load_tokenizer(tmp_path)
+    save_tokenizer(fast, tmp_path)
+    loaded = load_tokenizer(tmp_path)
     assert loaded.ids(TEXTS) == fast.ids(TEXTS)
     assert (loaded.eos_id, loaded.prefix_ids) == (2, ())
     assert loaded.unknown_id == 0
@@ -64,8 +65,8 @@ def test_a_bos_that_the_tokenizer_adds_stands_before_the_prompt(tmp_path: Path) 
     fast.tokenizer.post_processor = TemplateProcessing(
         single="<pad> $A <eos>", special_tokens=[("<pad>", 1), ("<eos>", 2)]
     )
-    tokens.save_tokenizer(fast, tmp_path)
-    loaded = tokens.load_tokenizer(tmp_path)
+    save_tokenizer(fast, tmp_path)
+    loaded = load_tokenizer(tmp_path)
     assert loaded.prefix_ids == (1,)
     ((row,),) = tokens.encode(loaded, [Example("a", "b", 0)], Encoding(16))
     assert (row.ids, row.spans) == ([1, *fast.ids(["ab"])[0], 2], ((2, 4),))
@@ -73,14 +74,14 @@ def test_a_bos_that_the_tokenizer_adds_stands_before_the_prompt(tmp_path: Path) 
 
 def test_a_folder_without_a_tokenizer_or_without_eos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match=r"has no tokenizer\.json"):
-        tokens.load_tokenizer(tmp_path)
-    tokens.save_tokenizer(char(), tmp_path)
+        load_tokenizer(tmp_path)
+    save_tokenizer(char(), tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(BadCheckpoint, match="has no EOS"):
-        tokens.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BadCheckpoint, match="cannot be loaded"):
-        tokens.load_tokenizer(tmp_path)
+        load_tokenizer(tmp_path)
 
 
 def test_a_char_tokenizer_does_not_know_what_it_never_saw() -> None:
@@ -120,7 +121,7 @@ def test_pairs_share_their_prompt_and_both_sides_end_in_eos() -> None:
     assert (rows[1].chosen_ids, rows[1].rejected_ids) == ([10], [10])
 
 
-def epochs(root: Path, **data: Any) -> tuple[Epochs, tokens.Fast]:
+def epochs(root: Path, **data: Any) -> tuple[Epochs, Fast]:
     (root / "rows.jsonl").write_text("".join(json.dumps({"x": letter}) + "\n" for letter in "abcdefgh"))
     recipe = spec.Recipe.model_validate(
         {

@@ -10,6 +10,7 @@ import torch
 from runner.data import chat, tokens
 from runner.data.datasets import Example
 from runner.data.examples import Message
+from runner.data.tokenizer import Fast
 from runner.data.tokens import Encoding, Tokens
 from runner.errors import BadData, BadRecipe
 from runner.preparation import make_plan
@@ -22,7 +23,7 @@ from tests.test_packing import network
 from tests.tiny_project import write_project
 
 
-def said(fast: tokens.Fast, row: Tokens) -> list[str]:
+def said(fast: Fast, row: Tokens) -> list[str]:
     return [fast.tokenizer.decode(row.ids[start:stop], skip_special_tokens=False) for start, stop in row.spans]
 
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from runner import spec
 from runner.data import chat, tokens
 from runner.data.datasets import Example
+from runner.data.tokenizer import Fast, train_tokenizer
 from runner.data.tokens import Encoding, Tokens
 from tests.chats import trained
 
 LETTERS = "abcdefghijklmnop"
-FAST = tokens.train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), [LETTERS])
+FAST = train_tokenizer(spec.Tokenizer(train="char", from_data=("x",)), [LETTERS])
 
 
 def encoded(prompt: str, completion: str, how: Encoding) -> tuple[Tokens, ...]:
@@ -64,7 +65,7 @@ def test_chunks_of_the_prompt_alone_are_left_out() -> None:
 
 
 def test_a_bos_stays_where_the_end_of_a_row_is_kept() -> None:
-    fast = tokens.Fast(FAST.tokenizer, (1,), FAST.eos_id, FAST.unknown_id)
+    fast = Fast(FAST.tokenizer, (1,), FAST.eos_id, FAST.unknown_id)
     ((row,),) = tokens.encode(fast, [Example("abcdef", "ghij", 0)], Encoding(8, truncation="keep_end"))
     assert FAST.tokenizer.decode(row.ids, skip_special_tokens=False) == "<pad>efghij<eos>"
     assert said(row) == ["ghij<eos>"]

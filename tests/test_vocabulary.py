@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from runner import model, spec
 from runner.data import vocabulary
-from runner.data.tokens import load_tokenizer
+from runner.data.tokenizer import load_tokenizer
 from runner.errors import BadRecipe
 from runner.preparation import Prepared, make_plan
 from tests.in_process import prepare, train
@@ -155,7 +155,7 @@ def test_texts_are_counted_from_their_beginning_only_as_far_as_needed() -> None:
 
 
 def test_a_checkpoint_of_a_bpe_tokenizer_trained_here_can_be_extended(tmp_path: Path) -> None:
-    from runner.data.tokens import save_tokenizer, train_tokenizer
+    from runner.data.tokenizer import save_tokenizer, train_tokenizer
 
     how = spec.Tokenizer(train="bpe", from_data=("x",), vocab_size=280)
     folder = make_checkpoint(tmp_path / "model")

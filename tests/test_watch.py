@@ -554,12 +554,14 @@ def make_run(root: Path) -> None:
         (
             make_run, ["out"],
             "out belongs to a run of a recipe\n"
-            "    hint: recipe run probes its checkpoints; the same command resumes",
+            "    hint: recipe run probes its checkpoints; where that says launch.probing: elsewhere, "
+            "recipe watch out does, with the suites of its recipe and without --probes",
         ),
         (
             make_run, ["out/qa"],
             "out/qa belongs to a run of a recipe\n"
-            "    hint: recipe run probes its checkpoints; the same command resumes",
+            "    hint: recipe run probes its checkpoints; where that says launch.probing: elsewhere, "
+            "recipe watch out does, with the suites of its recipe and without --probes",
         ),
         (
             lambda root: (root / "out" / "checkpoint-1").mkdir(parents=True), ["out/checkpoint-1"],

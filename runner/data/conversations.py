@@ -8,17 +8,17 @@ or with an error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from runner.data.chat import ChatTemplate, TemplateFault
-from runner.data.examples import Message
-from runner.errors import BadCheckpoint, BadData, UserError
+from runner.data.texts import BadExample, Message
+from runner.errors import BadCheckpoint, UserError
 
 if TYPE_CHECKING:
-    from runner.data.tokens import Fast
+    from runner.data.tokenizer import Fast
 
 _MARK = "\ue000answer\ue001"
 """An answer that no template has in its own words."""
@@ -37,54 +37,17 @@ class Piece:
 Document = tuple[Piece, ...]
 
 
-class Conversations:
-    """How a chat template writes conversations for a tokenizer.
+class Writing:
+    """How a chat template writes conversations.
 
-    Raises:
-        BadCheckpoint: the tokenizer lacks a token that the template writes.
-        UserError: the template ends no answer with a special token, so nothing would stop.
+    Args:
+        chat: the template.
+        names: the tokenizer's special tokens by name, such as `eos_token`.
+        stop: the token that ends an answer.
     """
 
-    def __init__(self, chat: ChatTemplate, fast: Fast) -> None:
-        self.chat, self._fast = chat, fast
-        lacking = [token for token in chat.tokens if fast.tokenizer.token_to_id(token) is None] if chat.chosen else []
-        if lacking:
-            raise BadCheckpoint(
-                f"the tokenizer has no token {' and no '.join(lacking)}, which chat template {chat.origin} writes",
-                expected="the tokenizer of a model that was trained with this template, or one that this run trains",
-                hint="alpaca and plain need no tokens of their own",
-            )
-        self.stop, self.stop_id = self._stop()
-
-    def _stop(self) -> tuple[str, int]:
-        """The token that ends an answer, and its id: the first special one behind it."""
-        asked = (Message("user", "?"),)
-        try:
-            whole = self._render((*asked, Message("assistant", _MARK)))
-        except TemplateFault as problem:
-            raise UserError(
-                f"the chat template of {self.chat.origin} writes no plain conversation: {problem}"
-            ) from None
-        _, mark, tail = whole.rpartition(_MARK)
-        for number in self._fast.ids([tail])[0] if mark else ():
-            if number in self._fast.special_ids:
-                return str(self._fast.tokenizer.id_to_token(number)), number
-        raise UserError(
-            f"the chat template of {self.chat.origin} writes no special token after an answer, so a model that learns "
-            "it never stops",
-            expected="a token such as {{ eos_token }} behind what the assistant says",
-            hint="model.chat_template: a shipped name, or a file with a template of your own",
-        )
-
-    @cached_property
-    def rewrites(self) -> bool:
-        """Whether it writes an earlier answer differently from the newest one, as some write thinking."""
-        turns = [Message("user", "?"), Message("assistant", "a"), Message("user", "?"), Message("assistant", "b")]
-        try:
-            first, both = self._render(turns[:2]), self._render(turns)
-        except TemplateFault:
-            return False  # it takes no second turn, and says so where there is one
-        return not both.startswith(self._through_stop(first))
+    def __init__(self, chat: ChatTemplate, names: Mapping[str, str], stop: str) -> None:
+        self.chat, self.stop, self._names = chat, stop, names
 
     def ask(self, messages: Sequence[Message]) -> str:
         """The prompt for the next answer, as probes render it.
@@ -102,7 +65,7 @@ class Conversations:
             row: index of the row, for errors.
 
         Raises:
-            BadData: the template cannot write it, or a prompt is not the beginning of what was trained.
+            BadExample: the template cannot write it, or a prompt is not the beginning of what was trained.
         """
         answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
         try:
@@ -114,23 +77,53 @@ class Conversations:
                 return [self._document(messages[: place + 1], [place], row) for place in answers]
             return [self._document(messages[: answers[-1] + 1], answers, row)]
         except TemplateFault as problem:
-            raise BadData(f"the chat template of {self.chat.origin} cannot write {_named(row)}: {problem}") from problem
+            raise BadExample(
+                row,
+                f"the chat template of {self.chat.origin} cannot write it: {problem}",
+                hint="on_bad_row: skip leaves such rows out, and counts them",
+            ) from problem
+
+    @cached_property
+    def rewrites(self) -> bool:
+        """Whether it writes an earlier answer differently from the newest one, as some write thinking."""
+        turns = [Message("user", "?"), Message("assistant", "a"), Message("user", "?"), Message("assistant", "b")]
+        try:
+            first, both = self._render(turns[:2]), self._render(turns)
+        except TemplateFault:
+            return False  # it takes no second turn, and says so where there is one
+        return not both.startswith(self._through_stop(first))
+
+    @cached_property
+    def _around(self) -> tuple[str, str]:
+        """What it writes before and after an answer that an earlier prompt was given, through the stop token."""
+        asked = Message("user", "?")
+        prompt, whole = self.ask([asked]), self._render([asked, Message("assistant", _MARK)])
+        before, _, after = self._through_stop(whole)[len(prompt) :].partition(_MARK)
+        return before, after
 
     def _document(self, messages: Sequence[Message], answers: Sequence[int], row: int) -> Document:
         whole, pieces, written = self._render(messages), list[Piece](), 0
-        for place in answers:
+        for number, place in enumerate(answers, start=1):
             prompt = self.ask(messages[:place])
-            through = whole if place == len(messages) - 1 else self._render(messages[: place + 1])
-            end = len(self._through_stop(through))
-            self._check_prefix(prompt, through, row, "the prompt as probes ask it")
-            self._check_prefix(through[:end], whole, row, f"the conversation up to answer {answers.index(place) + 1}")
+            self._check_prefix(prompt, whole, row, "the prompt as probes ask it")
+            end = self._plain_end(whole, len(prompt), messages[place].content)
+            if end is None:  # the template does more than to put its words around the answer
+                through = whole if place == len(messages) - 1 else self._render(messages[: place + 1])
+                self._check_prefix(prompt, through, row, "the prompt as probes ask it")
+                end = len(self._through_stop(through))
+                self._check_prefix(through[:end], whole, row, f"the conversation up to answer {number}")
             pieces += [Piece(whole[written : len(prompt)]), Piece(whole[len(prompt) : end], answer=True)]
             written = end
             if not pieces[-1].text.endswith(self.stop):
-                raise BadData(
-                    f"{_named(row)}: the chat template of {self.chat.origin} ends this answer in no {self.stop}"
-                )
+                raise BadExample(row, f"the chat template of {self.chat.origin} ends this answer in no {self.stop}")
         return tuple(pieces)
+
+    def _plain_end(self, whole: str, start: int, answer: str) -> int | None:
+        """Where an answer ends that stands in the text as it was said, between what stands around every answer; found
+        without the text up to it being rendered. None where it does not stand so."""
+        before, after = self._around
+        plain = f"{before}{answer}{after}"
+        return start + len(plain) if after and self.stop not in answer and whole.startswith(plain, start) else None
 
     def _through_stop(self, text: str) -> str:
         """A conversation that ends with an answer, without what comes after its stop token, as a newline."""
@@ -140,8 +133,9 @@ class Conversations:
         if whole.startswith(start):
             return
         at = next((place for place, (a, b) in enumerate(zip(start, whole, strict=False)) if a != b), len(whole))
-        raise BadData(
-            f"{_named(row)}: {what} is not a prefix of the text that is trained: after {start[:at][-_SHOWN:]!r} comes "
+        raise BadExample(
+            row,
+            f"{what} is not a prefix of the text that is trained: after {start[:at][-_SHOWN:]!r} comes "
             f"{start[at : at + _SHOWN]!r} and not {whole[at : at + _SHOWN]!r}",
             expected=f"a chat template that writes what is said before an answer alike without it; {self.chat.origin} "
             "does not",
@@ -149,14 +143,63 @@ class Conversations:
         )
 
     def _render(self, messages: Sequence[Message], *, ask: bool = False) -> str:
-        return self.chat.render(messages, self._fast.names, ask=ask)
+        return self.chat.render(messages, self._names, ask=ask)
+
+
+class Conversations(Writing):
+    """How a chat template writes conversations for a tokenizer.
+
+    Raises:
+        BadCheckpoint: the tokenizer lacks a token that the template writes.
+        UserError: the template ends no answer with a special token, so nothing would stop.
+    """
+
+    def __init__(self, chat: ChatTemplate, fast: Fast) -> None:
+        lacking = [token for token in chat.tokens if fast.tokenizer.token_to_id(token) is None] if chat.chosen else []
+        if lacking:
+            raise BadCheckpoint(
+                f"the tokenizer has no token {' and no '.join(lacking)}, which chat template {chat.origin} writes",
+                expected="the tokenizer of a model that was trained with this template, or one that this run trains",
+                hint="alpaca and plain need no tokens of their own",
+            )
+        stop, self.stop_id = self._stop(chat, fast)
+        super().__init__(chat, fast.names, stop)
+
+    @staticmethod
+    def _stop(chat: ChatTemplate, fast: Fast) -> tuple[str, int]:
+        """The token that ends an answer, and its id: the first special one behind it."""
+        try:
+            tail = _after_answer(chat, fast.names)
+        except TemplateFault as problem:
+            raise UserError(f"the chat template of {chat.origin} writes no plain conversation: {problem}") from None
+        for number in fast.ids([tail])[0]:
+            if number in fast.special_ids:
+                return str(fast.tokenizer.id_to_token(number)), number
+        raise UserError(
+            f"the chat template of {chat.origin} writes no special token after an answer, so a model that learns "
+            "it never stops",
+            expected="a token such as {{ eos_token }} behind what the assistant says",
+            hint="model.chat_template: a shipped name, or a file with a template of your own",
+        )
+
+
+def writing_of(chat: ChatTemplate, names: Mapping[str, str]) -> Writing | None:
+    """The same where there is no tokenizer yet; None where it is not sure what ends an answer without one."""
+    try:
+        tail = _after_answer(chat, names)
+    except TemplateFault:
+        return None  # which is said when the tokenizer is there
+    found = [(place, token) for token in {*names.values(), *chat.tokens} if (place := tail.find(token)) >= 0]
+    return Writing(chat, names, min(found)[1]) if found else None
+
+
+def _after_answer(chat: ChatTemplate, names: Mapping[str, str]) -> str:
+    """What stands behind the answer of a conversation of one round."""
+    whole = chat.render((Message("user", "?"), Message("assistant", _MARK)), names)
+    return whole.rpartition(_MARK)[2] if _MARK in whole else ""
 
 
 def as_messages(prompt: str, completion: str | None = None) -> tuple[Message, ...]:
     """A prompt, and its completion where it is given, as turns of user and assistant."""
     asked = Message("user", prompt)
     return (asked,) if completion is None else (asked, Message("assistant", completion))
-
-
-def _named(row: int) -> str:
-    return f"row {row + 1}"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runner import spec
 from runner.atomic import publish_parts
-from runner.data import accounts, chat
+from runner.data import accounts, chat, sources, tokenizer_files
 from runner.data.accounts import Account
+from runner.data.chat import ChatTemplate
+from runner.data.conversations import Writing, writing_of
 from runner.data.examples import Dataset, Example
 from runner.data.layers import Layer
 from runner.data.pairs import Pair
+from runner.data.tokenizer import NAMES
 from runner.errors import BadData, nearest
 
 __all__ = ["Dataset", "Datasets", "Example", "Pair", "build", "write_splits"]
@@ -30,6 +34,7 @@ class Datasets:
         self._layers: dict[str, Layer] = {}
         self._found: dict[str, Dataset] = {}
         self._accounts: dict[str, Account] = {}
+        self._missing: dict[str, bool] = {}
 
     def get(self, ref: str) -> Dataset:
         """The data set or split that `ref` names.
@@ -44,6 +49,18 @@ class Datasets:
     def splits(self, name: str) -> tuple[str, ...]:
         """Names of the splits of a data set; none where it is not divided."""
         return self._layer(name).splits
+
+    def missing(self, ref: str) -> str | None:
+        """The data set from whose files `ref` is made in the end, where they are not here and the recipe says how many
+        rows they have; None where they are here, or reading them would say what is wrong."""
+        name = ref.partition(".")[0]
+        while (block := self._recipe.data.get(name)) is not None and block.rows is not None:
+            name = block.rows.partition(".")[0]
+        if block is None or block.num_rows is None:
+            return None
+        if name not in self._missing:
+            self._missing[name] = not sources.is_here(block, self._root)
+        return name if self._missing[name] else None
 
     def account(self, ref: str) -> Account:
         """What a data set is made from and what was left out, counted and measured; its rows are read once for it."""
@@ -67,8 +84,16 @@ class Datasets:
         name, _, split = ref.partition(".")
         return len(self._layer(name).side(split)) <= WRITTEN_ROWS
 
-    def _has_chat(self) -> bool:
-        return chat.of(self._recipe.model, self._root) is not None
+    @cached_property
+    def _chat(self) -> ChatTemplate | None:
+        return chat.of(self._recipe.model, self._root)
+
+    @cached_property
+    def _writing(self) -> Writing | None:
+        if self._chat is None:
+            return None
+        folder = chat.tokenizer_folder(self._recipe.model, self._root)
+        return writing_of(self._chat, NAMES if folder is None else tokenizer_files.special_tokens(folder))
 
     def _resolve(self, ref: str) -> tuple[Layer, str | None]:
         name, _, split = ref.partition(".")
@@ -85,8 +110,9 @@ class Datasets:
                 raise BadData(f"there is no data set {name!r}", hint=f"did you mean {close!r}?" if close else None)
             parent, split = self._resolve(block.rows) if block.rows is not None else (None, None)
             self._layers[name] = Layer(
-                name, block, parent, split, root=self._root, seed=self._recipe.seed, chat=self._has_chat
-            )
+                name, block, parent, split,
+                root=self._root, seed=self._recipe.seed, chat=lambda: self._chat, writing=lambda: self._writing,
+            )  # fmt: skip
         return self._layers[name]
 
 

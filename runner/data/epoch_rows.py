@@ -114,6 +114,22 @@ class StoredRows(Rows):
         return Tally(rows, tokens, supervised, truncated, dropped, unknown, found[:, :3])
 
 
+@dataclass(frozen=True)
+class Segment:
+    """What a document is of a row that documents run through."""
+
+    store: int
+    """The number of its store."""
+    row: int
+    """Of its source."""
+    start: int
+    """Where its ids begin in the store."""
+    tokens: int
+    begins: bool
+    """Whether the document begins here; else it goes on from the row before."""
+    ends: bool
+
+
 class WrappedRows(Rows):
     """Rows of exactly `length` tokens, through which the documents of an epoch run on; every token is supervised.
 
@@ -144,17 +160,22 @@ class WrappedRows(Rows):
         return [self._row(place) for place in places]
 
     def _row(self, place: int) -> Tokens:
-        start = place % self._filled * self._length
-        document, place, ids = int(np.searchsorted(self._ends, start, "right")), start, []
-        row = self._document(document)[2]
-        while place < start + self._length:
-            store, begin, _ = self._document(document)
+        segments, ids = self.segments(place), list[int]()
+        for segment in segments:
+            ids += self._stores[segment.store].ids(segment.start, segment.start + segment.tokens).tolist()
+        return Tokens(ids, ((0, self._length),), segments[0].row)
+
+    def segments(self, place: int) -> list[Segment]:
+        """The documents, or the parts of them, that the row at this place is made of."""
+        found, at = list[Segment](), place % self._filled * self._length
+        end_of_row, document = at + self._length, int(np.searchsorted(self._ends, at, "right"))
+        while at < end_of_row:
+            store, begin, row = self._document(document)
             end = int(self._ends[document])
-            stop = min(end, start + self._length)
-            first = begin + place - (end - self._size(document))
-            ids += store.ids(first, first + stop - place).tolist()
-            place, document = stop, document + 1
-        return Tokens(ids, ((0, self._length),), row)
+            stop, before = min(end, end_of_row), end - self._size(document)
+            found.append(Segment(store, row, begin + at - before, stop - at, at == before, stop == end))
+            at, document = stop, document + 1
+        return found
 
     def tokens_in(self, start: int, stop: int) -> tuple[int, int]:
         """See `Rows`."""
@@ -185,16 +206,16 @@ class WrappedRows(Rows):
             unknown += int(store.measured("unknown")[rows].sum())
         inside = place - int(self._ends[whole - 1] if whole else 0)
         if inside:
-            store, begin, _ = self._document(whole)
-            found[int(self._refs[whole]) >> _STORE_BITS] += (1, inside, inside)
-            unknown += store.unknown_in(begin, begin + inside)
+            number, begin, _ = self._document(whole)
+            found[number] += (1, inside, inside)
+            unknown += self._stores[number].unknown_in(begin, begin + inside)
         return found, unknown
 
-    def _document(self, number: int) -> tuple[TokenStore, int, int]:
-        """Its store, where its ids begin there, and the row of its source."""
+    def _document(self, number: int) -> tuple[int, int, int]:
+        """The number of its store, where its ids begin there, and the row of its source."""
         ref = int(self._refs[number])
         store, row = self._stores[ref >> _STORE_BITS], ref & (1 << _STORE_BITS) - 1
-        return store, int(store.offsets[row]), int(store.measured("rows")[row])
+        return ref >> _STORE_BITS, int(store.offsets[row]), int(store.measured("rows")[row])
 
     def _size(self, number: int) -> int:
         return int(self._ends[number]) - int(self._ends[number - 1] if number else 0)

@@ -9,6 +9,7 @@ import numpy as np
 
 from runner import spec
 from runner.data.chat import ChatTemplate
+from runner.data.counts import Counts, Source, Total
 from runner.data.datasets import Datasets
 from runner.data.drawing import drawings
 from runner.data.epoch_rows import Rows, StoredRows, WrappedRows, references
@@ -16,52 +17,12 @@ from runner.data.examples import Dataset
 from runner.data.mixture import Buffered, Ints, Passes, permutation
 from runner.data.parts import JoinedPart, Shelf, WholePart
 from runner.data.token_store import Kept, TokenStore
-from runner.data.tokens import Encoding, Fast
+from runner.data.tokenizer import Fast
+from runner.data.tokens import Encoding
 from runner.errors import BadData
 
 _ENDLESS = 2**31 - 1
 """Documents that run on through the rows are not cut."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What one data set is of a stage."""
-
-    name: str
-    replayed: bool
-    available: int
-    """Rows that it is drawn from; of a replayed one, no more than the buffer has."""
-    per_epoch: float
-    """Of its rows; the mean over the epochs, where they differ."""
-    passes: float
-    """How often the whole stage goes through it."""
-    rows: float
-    """Share of all rows of the stage; of tokens, where documents are wrapped."""
-    supervised: float
-    """Share of all supervised tokens."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What the tokenizer made of the rows of a stage, summed over all its steps."""
-
-    rows: int
-    """Pairs, for dpo."""
-    tokens: int
-    supervised: int
-    """Tokens that the loss sees (with full weight)."""
-    truncated: int
-    """Rows that lost a part."""
-    dropped: int
-    """Rows without anything left to supervise. They keep their place in the batch and add nothing to the loss."""
-    unknown: int
-    """Tokens that are `<unk>`."""
-    left_out: int = 0
-    """Examples of all epochs that were too long and became no row (`truncation: drop`)."""
-    pieces: int = 0
-    """Examples of all epochs that were too long and became several rows (`truncation: chunk`)."""
-    sources: tuple[Source, ...] = ()
-    """The data sets, where rows come from more than one or not each once in an epoch."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +72,7 @@ class Epochs:
         drawing = f"{seed} {sorted((mix or {}).items())} {replay[0] if replay else ''}"
         if kept is not None:
             drawing += " ".join(kept.digests[dataset.name] for dataset in self._datasets)
+        self._of_parts = [self._datasets[part] for source in self._sources for part in source.parts]
         self._parts = [
             JoinedPart(self._datasets[part], shelf, drawing, source.per_epoch if len(source.parts) == 1 else None)
             if self._datasets[part].joined
@@ -147,6 +109,10 @@ class Epochs:
     def epoch(self, epoch: int) -> Rows:
         """The rows of an epoch (from 0), in the order they are trained on."""
         return self._made(epoch).rows
+
+    def data_of(self, store: int) -> Dataset:
+        """The data set whose rows are in the store of this number, once an epoch was made."""
+        return self._of_parts[self._part_of[store]]
 
     def _made(self, epoch: int) -> _Made:
         if epoch and self._length is None:
@@ -208,7 +174,7 @@ class Epochs:
         # where every epoch has the same rows, one is counted for all
         alike = not self._wrapped and all(source.alike for source in self._sources)
         alike = alike and not any(dataset.redrawn for dataset in self._datasets)
-        total = _Total(len(self._parts))
+        total = Total(len(self._parts))
         for epoch in range(min(whole, 1) if alike else whole):
             self._add(total, epoch, len(self), whole if alike else 1)
         if rest:
@@ -217,7 +183,7 @@ class Epochs:
             part.finish()
         return total.counts(self._shares(total, total_steps / steps_per_epoch))
 
-    def _add(self, total: _Total, epoch: int, rows: int, times: int) -> None:
+    def _add(self, total: Total, epoch: int, rows: int, times: int) -> None:
         made = self._made(epoch)
         tally = made.rows.tally(0, rows)
         total.rows += times * np.array(
@@ -227,7 +193,7 @@ class Epochs:
         total.examples += times * rows / len(made.rows) * np.array(made.examples)
         np.add.at(total.of_parts, self._part_of[: len(tally.by_store)], times * tally.by_store)
 
-    def _shares(self, total: _Total, epochs: float) -> tuple[Source, ...]:
+    def _shares(self, total: Total, epochs: float) -> tuple[Source, ...]:
         plain = all(isinstance(s.stream, Passes) and s.per_epoch == len(s.stream) for s in self._sources)
         if plain and len(self._parts) == 1:
             return ()
@@ -251,21 +217,6 @@ class Epochs:
                     )
                 )
         return tuple(found)
-
-
-class _Total:
-    """Sums over epochs: of all rows, and of each part."""
-
-    def __init__(self, parts: int) -> None:
-        self.rows = np.zeros(6, np.int64)  # as in Tally
-        self.cut = np.zeros(2, np.int64)
-        self.examples = np.zeros(parts)
-        self.of_parts = np.zeros((parts, 3), np.int64)
-
-    def counts(self, sources: tuple[Source, ...]) -> Counts:
-        rows, tokens, supervised, truncated, dropped, unknown = self.rows.tolist()
-        left_out, pieces = self.cut.tolist()
-        return Counts(rows, tokens, supervised, truncated, dropped, unknown, left_out, pieces, sources)
 
 
 def stage_epochs(

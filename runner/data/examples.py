@@ -6,7 +6,9 @@ import hashlib
 import json
 import random
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,8 +18,8 @@ from runner.data.filters import first_of_each, mark
 from runner.data.layers import Item, Items, Layer, Shape
 from runner.data.pairs import Pair, Preferences, Samples
 from runner.data.rejecting import preferences_of
-from runner.data.texts import Example, Message
-from runner.errors import BadData
+from runner.data.texts import BadExample, Example, Message
+from runner.errors import BadData, Problem, Where
 
 __all__ = ["Dataset", "Example", "Message", "Pair"]
 
@@ -45,7 +47,9 @@ class Dataset:
         if not items:
             if reasons := ", ".join(f"{rows:,} {why}" for why, rows in self._layer.kept.left_out.items()):
                 left = f"data.{self.name} has no rows: {reasons} were left out"
-                raise BadData(left, hint="see its `filter` and `on_bad_row`")
+                bad = self._layer.kept.first_bad[:1]
+                first = [Problem(f"the first of them: {one.reason}", one.where) for one in bad]
+                raise BadData([Problem(left, hint="see its `filter` and `on_bad_row`"), *first])
             raise BadData(f"data.{self.name} has no rows", hint="the share of a split is of the distinct keys, rounded")
         return items
 
@@ -61,6 +65,18 @@ class Dataset:
     def joined(self) -> bool:
         """Whether its documents are made of several texts."""
         return self._pick is not None and self._pick.n > 1
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Errors about one of its texts, with its name and the file and line of the row."""
+        try:
+            yield
+        except BadExample as error:
+            raise error.at(self.name, self.where(error.row)) from error
+
+    def where(self, row: int) -> Where:
+        """The file and line of the row with this index in its source."""
+        return self.items[bisect_left(self.items, row, key=lambda item: item.index)].where
 
     def examples(self, epoch: int) -> list[Example]:
         """One example per row, as drawn for `epoch` (from 0); unshuffled."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner import spec
+from runner.data.conversations import as_messages
 from runner.data.sources import SHOWN_BAD, BadRow, bad_row
-from runner.data.texts import Example
+from runner.data.texts import BadExample, Example
 from runner.errors import BadData
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class _Sieve:
         self._layer, self._rules = layer, rules
         self._count: dict[str, int] = {}
         self._first_bad: list[BadRow] = []
+        skips = layer.block.on_bad_row == "skip" and layer.shape != "text"
+        self._writing = layer.writing() if skips else None
 
     def keep(self, before: Sequence[int]) -> Kept:
         chosen, marks = array("Q"), array("Q")
@@ -71,6 +74,7 @@ class _Sieve:
         """How a row is written; None where it is left out."""
         try:
             ways = self._layer.variants(item)
+            self._check_template(ways, item)
         except EmptyText as error:
             if self._rules.empty:
                 self._left("empty", 1)
@@ -88,6 +92,18 @@ class _Sieve:
             self._left(f"longer than {self._rules.max_chars:,} characters", 1)
             return None
         return ways
+
+    def _check_template(self, ways: Sequence[Example], item: Item) -> None:
+        """Whether the chat template can write a row, where bad rows are skipped: what it cannot write is found when
+        rows are encoded, too late to leave one out."""
+        if self._writing is None:
+            return
+        try:
+            for way in ways:
+                if way.messages or way.prompt:
+                    self._writing.documents(way.messages or as_messages(way.prompt, way.completion), "all", way.row)
+        except BadExample as error:
+            raise error.at(self._layer.name, item.where) from error
 
     def _bad(self, error: BadData) -> None:
         if self._layer.block.on_bad_row == "fail":

@@ -60,6 +60,11 @@ def is_hub_id(path: str, root: Path) -> bool:
     return bool(_HUB_ID.fullmatch(path)) and kind_of(Path(path)) is None and not (root / path).parent.is_dir()
 
 
+def is_fetched(path: str) -> bool:
+    """Whether a data set of a hub lies in the cache of this machine; nothing is asked of the hub."""
+    return not path.startswith(MODELSCOPE) and _cached(path) is not None
+
+
 @cache
 def of_hub(wanted: Wanted) -> tuple[DataFile, ...]:
     """The files of a data set on the hub, fetched where they are not here yet; asked of it once in a process.

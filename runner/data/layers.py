@@ -12,6 +12,8 @@ from typing import Any, Literal, overload
 
 from runner import spec
 from runner.data import filters, negative_files, shapes, sides, sources
+from runner.data.chat import ChatTemplate
+from runner.data.conversations import Writing
 from runner.data.recent import Recent
 from runner.data.texts import Example, Message
 from runner.data.ways import Ways
@@ -72,15 +74,17 @@ class Layer:
         *,
         root: Path,
         seed: int,
-        chat: Callable[[], bool] = lambda: False,
+        chat: Callable[[], ChatTemplate | None] = lambda: None,
+        writing: Callable[[], Writing | None] = lambda: None,
     ) -> None:
         """Nothing is read yet.
 
         Args:
-            chat: whether a chat template is set.
+            chat: the chat template, where one is set.
+            writing: how it writes conversations, as far as that is known without a tokenizer.
         """
         self.name, self.block, self.parent, self.seed, self.root = name, block, parent, seed, root
-        self._parent_split, self._chat = parent_split, chat
+        self._parent_split, self._chat, self.writing = parent_split, chat, writing
         self._writers = {
             field: Writer(getattr(block, field), f"data.{name}.{field}")
             for field in FIELDS
@@ -235,7 +239,7 @@ class Layer:
         if self.format is None:
             return item.values
         try:
-            chat = self.format == "alpaca" and self._chat()
+            chat = self.format == "alpaca" and self._chat() is not None
             return {**item.values, **shapes.fields(self.format, item.values, chat=chat)}
         except shapes.Unfit as unfit:
             raise BadData(
@@ -313,18 +317,21 @@ class Layer:
         read, for the names of their columns."""
         own: dict[str, Any] = {
             "name": self.name,
-            "block": self.block.model_dump(mode="json", exclude_none=True),
+            # how many rows there are is found out, and what the recipe says of it changes no text
+            "block": self.block.model_dump(mode="json", exclude_none=True, exclude={"num_rows"}),
             "seed": self.seed,
             "version": DIGEST_VERSION,
         }
         against = [how.file for how in self.block.rejected or () if isinstance(how, spec.FromFile)]
         if against:
             own["negatives"] = [[file, negative_files.digest(file, self.root)] for file in against]
+        if self.block.on_bad_row == "skip" and (template := self._chat()) is not None:
+            own["written by"] = template.source  # rows that it cannot write are left out
         if self.parent is not None:
             return {**own, "rows": self.parent.inputs()}
         own["format"] = self.format
         if self.format == "alpaca":
-            own["chat"] = self._chat()
+            own["chat"] = self._chat() is not None
         files = sources.digests(sources.find(self.block, self.name, self.root))
         return {**own, "files": [[file.path, file.sha256] for file in files]}
 

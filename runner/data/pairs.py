@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 from runner.data.negatives import REASONS, Reason
@@ -52,6 +53,8 @@ class Preferences:
     """Pairs that may come to it when a checkpoint has been asked (`{sample: …}`); `rejected` is yet empty."""
     pending_tokens: tuple[int, ...] = ()
     """How long the reply of each can be."""
+    placing: Callable[[], AbstractContextManager[None]] = field(default=nullcontext, repr=False, compare=False)
+    """What gives errors about a pair the name of its data set, and the file and line of its row."""
 
     def lines(self) -> tuple[str, ...]:
         """What is worth saying, one sentence each; nothing where every negative was one."""

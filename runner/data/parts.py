@@ -10,7 +10,8 @@ import numpy as np
 from runner.data.examples import Dataset, Example
 from runner.data.mixture import Drawn, Ints
 from runner.data.token_store import Kept, TokenStore
-from runner.data.tokens import Encoding, Fast, encode
+from runner.data.tokenizer import Fast
+from runner.data.tokens import Encoding, encode
 
 _BATCH_EXAMPLES, _BATCH_CHARS = 1000, 2**22
 """Examples are encoded so many at a time, fewer where they are long."""
@@ -43,10 +44,15 @@ class Shelf:
         if self.kept is not None and self.kept.writes:
             self.kept.publish(key, store)
 
-    def fill(self, store: TokenStore, examples: Iterable[Example]) -> None:
-        """Encode examples into a store."""
+    def fill(self, store: TokenStore, dataset: Dataset, examples: Iterable[Example]) -> None:
+        """Encode examples of a data set into a store.
+
+        Raises:
+            BadData: one cannot be written by the chat template.
+        """
         for batch in _batches(examples):
-            store.append(encode(self.tokenizer, batch, self.how))
+            with dataset.placing():
+                store.append(encode(self.tokenizer, batch, self.how))
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class WholePart:
             self._store = self._shelf.opened(self.key)
         if self._store is None:
             store = self._shelf.begun(self.key)
-            self._shelf.fill(store, self._examples())
+            self._shelf.fill(store, self._dataset, self._examples())
             self._shelf.finished(self.key, store)
             self._store = store
         return self._store
@@ -129,7 +135,7 @@ class JoinedPart:
         if epoch not in self._first:
             self._first[epoch] = len(self._made.groups) - 1
             pairs = zip(drawn.positions.tolist(), drawn.sights.tolist(), strict=True)
-            self._shelf.fill(self._made, (self._dataset.example(*pair) for pair in pairs))
+            self._shelf.fill(self._made, self._dataset, (self._dataset.example(*pair) for pair in pairs))
         return self._made
 
     def rows(self, epoch: int, drawn: Drawn) -> Expanded:

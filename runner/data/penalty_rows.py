@@ -7,7 +7,7 @@ from runner.data.chat import ChatTemplate
 from runner.data.datasets import Datasets
 from runner.data.epochs import Epochs, encoding_of
 from runner.data.token_store import Kept
-from runner.data.tokens import Fast
+from runner.data.tokenizer import Fast
 
 
 def penalty_epochs(

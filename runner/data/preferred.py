@@ -9,10 +9,12 @@ from runner import spec
 from runner.data import candidates
 from runner.data.candidates import Candidates
 from runner.data.chat import ChatTemplate
-from runner.data.epochs import Counts, epoch_order
+from runner.data.counts import Counts
+from runner.data.epochs import epoch_order
 from runner.data.examples import Dataset
 from runner.data.pairs import Pair, Preferences, Samples
-from runner.data.tokens import Fast, PairTokens, encode_pairs
+from runner.data.tokenizer import Fast
+from runner.data.tokens import PairTokens, encode_pairs
 
 
 def of(sets: Sequence[Dataset], said: Samples) -> list[Preferences]:
@@ -29,9 +31,23 @@ def rows(stage: spec.Stage, found: Sequence[Preferences]) -> int:
 def encoded(
     found: Sequence[Preferences], fast: Fast, max_length: int, chat: ChatTemplate | None
 ) -> tuple[list[Pair], list[PairTokens]]:
-    """The pairs, and their token ids."""
-    pairs = [pair for one in found for pair in one.pairs]
-    return pairs, encode_pairs(fast, pairs, max_length, chat)
+    """The pairs, and their token ids.
+
+    Raises:
+        BadData: see `encode_pairs`.
+    """
+    pairs, tokens = list[Pair](), list[PairTokens]()
+    for one in found:
+        pairs += one.pairs
+        tokens += _encoded(one, one.pairs, fast, max_length, chat)
+    return pairs, tokens
+
+
+def _encoded(
+    one: Preferences, pairs: Sequence[Pair], fast: Fast, max_length: int, chat: ChatTemplate | None
+) -> list[PairTokens]:
+    with one.placing():
+        return encode_pairs(fast, pairs, max_length, chat)
 
 
 def counts(
@@ -46,7 +62,7 @@ def counts(
     model reads them. Where a checkpoint has yet to be asked they are the most that there can be."""
     pairs, tokens = encoded(found, fast, stage.max_length, chat)
     for one in found:
-        later = encode_pairs(fast, one.pending_pairs, stage.max_length, chat)
+        later = _encoded(one, one.pending_pairs, fast, stage.max_length, chat)
         for number, (pair, row, most) in enumerate(zip(one.pending_pairs, later, one.pending_tokens, strict=True)):
             room = max(stage.max_length - len(row.prompt_ids), 1)
             # ids that are no token's, so that no two of them are alike

@@ -83,6 +83,7 @@ class _Writing:
             unmatched=unmatched,
             pending_pairs=tuple(pair for pair, _ in self._pending),
             pending_tokens=tuple(most for _, most in self._pending),
+            placing=self._dataset.placing,
         )
 
     def _none_left(self) -> BadData:

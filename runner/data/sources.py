@@ -156,6 +156,15 @@ def find(data: spec.Data, name: str, root: Path) -> tuple[DataFile, ...]:
     return tuple(DataFile(shown, root / shown) for shown in found)
 
 
+def is_here(data: spec.Data, root: Path) -> bool:
+    """Whether there is something at its path; a hub is not asked, what was fetched from it is here."""
+    pattern = data.path
+    assert pattern is not None, "a data set with rows has no files"
+    if (root / pattern).exists() or next(glob.iglob(pattern, root_dir=root, recursive=True), None):  # noqa: PTH207
+        return True
+    return hub.is_hub_id(pattern, root) and hub.is_fetched(pattern)
+
+
 def head(data: spec.Data, name: str, root: Path) -> tuple[str, ...]:
     """Names of the columns and of the fields that `columns:` adds, from the first record of each file.
 
@@ -198,7 +207,19 @@ def read(data: spec.Data, name: str, root: Path) -> Table:
             first_bad.append(bad_row(values))
     if not rows:
         raise _empty(data, name, bad)
+    _check_number(data, name, len(rows), bad)
     return Table(_with_fields(data, name, tuple(names)), rows, bad, tuple(first_bad))
+
+
+def _check_number(data: spec.Data, name: str, rows: int, bad: int) -> None:
+    """Whether there are as many rows as the recipe says; of those that `take` leaves, no more than they are."""
+    found, said = rows + bad, data.num_rows
+    if said is None or found == said or (rows == data.take and found < said):
+        return
+    raise BadData(
+        f"data.{name}: num_rows is {said:,}, and {data.path} has {found:,} rows",
+        hint=f"say num_rows: {found}, or remove it: what is here is counted",
+    )
 
 
 def _scanned(data: spec.Data, rows: Rows, files: Sequence[DataFile]) -> Iterator[Mapping[str, Any] | BadData]:

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.data.tokens import Encoding, Fast, Tokens
+from runner.data.tokenizer import Fast
+from runner.data.tokens import Encoding, Tokens
 
 TOKENS = "tokens"
 """The folder of kept stores in the `data/` of a run: no part of what the run promises, and made again where it is not
@@ -210,6 +211,9 @@ class Kept:
     """Of each data set."""
     writes: bool = False
     """Whether what is missing is written there; otherwise it is made again and lasts as long as the process."""
+    beside: tuple[Path, ...] = ()
+    """Such folders of others, of the variants of one recipe: what they hold is linked, not made again. A store never
+    changes once it is there, and whoever removes his removes a name of it."""
 
     def key(self, ref: str, tokenizer: Fast, how: Encoding, drawn: str = "") -> str:
         """Digest of everything that the rows of a data set depend on.
@@ -222,7 +226,27 @@ class Kept:
 
     def open(self, key: str, unknown_id: int | None) -> TokenStore | None:
         """The store that is kept under `key`; None where there is none, or not a whole one."""
-        folder = self.folder / key
+        found = self._whole(self.folder / key, unknown_id)
+        if found is None and self.writes:
+            shared = (other / key for other in self.beside if self._whole(other / key, unknown_id) is not None)
+            if (other := next(shared, None)) is not None and self._link(other, key):
+                return self._whole(self.folder / key, unknown_id)
+        return found
+
+    def _link(self, other: Path, key: str) -> bool:
+        """Give a store that lies elsewhere a second name here; False where the file system has no such links."""
+        partial, folder = self._partial(key), self.folder / key
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            shutil.copytree(other, partial, copy_function=os.link)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except OSError:  # shutil.Error is one; the other may have removed it meanwhile
+            return False
+        return True
+
+    @staticmethod
+    def _whole(folder: Path, unknown_id: int | None) -> TokenStore | None:
         try:
             about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
             file = _Ids(folder / _IDS, writes=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from runner import spec
 from runner.data import tokenizer_files
-from runner.data.tokens import Fast
+from runner.data.tokenizer import Fast
 from runner.errors import BadRecipe
 
 FORMAT_VERSION = 1

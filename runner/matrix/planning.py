@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from runner import plan
 from runner.checkpoints import Parent
 from runner.data import samples
 from runner.plan import Plan
-from runner.preparation import Prepared, make_plan, start_of
+from runner.preparation import Look, Prepared, make_plan, start_of
 from runner.spec import parse_ref
 from runner.standings import Standings
 
@@ -27,14 +28,20 @@ class MatrixPlan:
         return sum(len(made.stages) for _, made in self.plans)
 
 
-def make_plans(prepared: Sequence[Prepared]) -> MatrixPlan:
+def make_plans(prepared: Sequence[Prepared], look: Look | None = None) -> MatrixPlan:
     """The plan of every variant.
+
+    Args:
+        prepared: the variants.
+        look: at their models, in this order.
 
     Raises:
         UserError: one of them cannot be done.
     """
     shared = common(prepared)
-    return MatrixPlan(tuple((one.loaded.variant, make_plan(one, shared[place])) for place, one in enumerate(prepared)))
+    looks = [partial(look.seen, place) if look is not None else None for place in range(len(prepared))]
+    made = (make_plan(one, trained_in, seen) for one, trained_in, seen in zip(prepared, shared, looks, strict=True))
+    return MatrixPlan(tuple((one.loaded.variant, plan) for one, plan in zip(prepared, made, strict=True)))
 
 
 def common(prepared: Sequence[Prepared]) -> list[Mapping[str, str]]:

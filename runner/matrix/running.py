@@ -9,21 +9,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from runner import launch
 from runner import run as running
-from runner.ending import result_of
+from runner.ending import exit_code, result_of
 from runner.errors import FolderTaken
-from runner.folder import read_run
+from runner.folder import BEFORE_A_RUN, read_run
 from runner.hosting import Hosting
 from runner.matrix import records
 from runner.matrix.records import Found, Table
 from runner.matrix.screen import table_screen
-from runner.preparation import Prepared, states
+from runner.nodes import ALONE, Node
+from runner.preparation import HostedLook, Prepared, check_here, states
 from runner.progress import Screen
 from runner.recipe import Loaded
 from runner.standings import Standings
 
 
-def run(variants: Sequence[Loaded], out: Path, console: Console, *, only_as_locked: bool = False) -> int:
+def run(
+    variants: Sequence[Loaded], out: Path, console: Console, *, only_as_locked: bool = False, node: Node = ALONE
+) -> int:
     """Run every variant into `out/VARIANT`, and show the table of all; 1 where the result of any is red.
 
     One variant alone is run without a table.
@@ -37,6 +41,7 @@ def run(variants: Sequence[Loaded], out: Path, console: Console, *, only_as_lock
     prepared = [Prepared(loaded, out / loaded.variant) for loaded in variants]
     for one in prepared:
         running.check_free(one)
+        check_here(one)
         if only_as_locked:
             running.check_locked(one)
     unfinished = [one for one in prepared if any(state != "done" for state in states(one).values())]
@@ -46,19 +51,25 @@ def run(variants: Sequence[Loaded], out: Path, console: Console, *, only_as_lock
     if unfinished or not (out / records.NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         records.write(out, variants[0].spec.recipe, _path(variants[0]), None)
-    with running.hosting_of(variants, prepared[0].run / "events" / "host.log") as hosting:
-        codes = [_run(one, console, hosting) for one in prepared]
-    if len(variants) < 2:
-        return codes[0]
+    digest = running.digest_of(variants)
+    with running.hosting_of(variants, prepared[0].run / "events" / "host.log", node) as hosting:
+        if unfinished:
+            log = prepared[0].run / "events" / "look.log"
+            with HostedLook(hosting.start(launch.TRAINER), [one.loaded for one in unfinished], log) as look:
+                for number in range(len(unfinished)):
+                    look.seen(number).check()
+        codes = [_run(one, console, hosting, out, digest) for one in prepared]
+    if len(variants) < 2 or any(running.unasked(one) for one in prepared):  # each has said what is left to ask
+        return max(codes)
     table = of_runs(prepared)
     records.write(out, table.recipe, _path(variants[0]), table)
     console.print(table_screen(table))
     return table.exit_code
 
 
-def _run(prepared: Prepared, console: Console, hosting: Hosting) -> int:
+def _run(prepared: Prepared, console: Console, hosting: Hosting, out: Path, digest: str) -> int:
     console.print(Text.assemble(("variant ", ""), (prepared.loaded.variant, "bold")))
-    code = running.run_prepared(prepared, Screen(console), hosting)
+    code = running.run_prepared(prepared, Screen(console), hosting, out, digest)
     console.print()
     return code
 
@@ -72,7 +83,8 @@ def of_runs(prepared: Sequence[Prepared]) -> Table:
         file = standings.verdicts(result.checkpoint)
         asked = {decision.suite: file.of(decision.suite) for decision in result.decisions} if file else {}
         why = result.stopped.why if result.stopped else ""
-        found.append(Found(one.loaded.variant, result.label, why, result.exit_code, result.decisions, asked))
+        code = exit_code(one.loaded, result, standings)
+        found.append(Found(one.loaded.variant, result.label, why, code, result.decisions, asked))
     return records.compare(prepared[0].recipe.recipe, found)
 
 
@@ -98,7 +110,8 @@ def claim(out: Path, loaded: Loaded) -> None:
                 hint=hint,
             )
         return
-    others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    files = (path.name for path in out.iterdir() if not path.name.startswith("."))
+    others = sorted(name for name in files if name not in BEFORE_A_RUN)
     if others:
         raise FolderTaken(
             f"{out} is not empty and is not the folder of a recipe with variants (it holds {others[0]!r}, "

@@ -34,7 +34,7 @@ def table_screen(table: Table) -> RenderableType:
     for row in table.rows:
         gated = [cell for cell in row.cells if cell.green is not None]
         sign = Text("no gate", style=DIM) if not gated else Text("✓", style=GOOD)
-        if row.exit_code:
+        if row.red:
             sign = Text(f"✗ {', '.join(row.red)}", style=BAD)
         if row.stopped:
             sign = Text(f"✗ {said(row.stopped)}", style=BAD)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from runner import folder, jobs, leaks, plan, spec
+from runner import deepspeed_config, dividing, folder, jobs, launch, leaks, plan, spec
 from runner.checkpoints import sha256_file, weights_sha256
-from runner.data import chat, datasets, preferred, samples, vocabulary
+from runner.data import chat, datasets, declared, preferred, samples, tokenizer_files, vocabulary
 from runner.data.accounts import Account
-from runner.data.epochs import Counts, Epochs, stage_epochs
+from runner.data.counts import Counts
+from runner.data.epochs import Epochs, stage_epochs
 from runner.data.pairs import Preferences
 from runner.data.token_store import TOKENS, Kept
-from runner.data.tokens import Fast, load_tokenizer, train_tokenizer
-from runner.errors import BadRecipe, Problem
+from runner.data.tokenizer import Fast, load_tokenizer, train_tokenizer
+from runner.errors import BadCheckpoint, BadRecipe, Problem
 from runner.folder import folder_or_hub_id, given_tokenizer, tokenizer_place
+from runner.gpus import visible_gpus
 from runner.leaks import Leak
+from runner.memory import Devices
 from runner.plan import Arithmetic
+from runner.preparation.devices import check_devices
 from runner.recipe import Loaded
 from runner.spec import parse_ref
 
@@ -29,10 +34,12 @@ PREFERENCE = (spec.Dpo, spec.Contrast)
 class Prepared:
     """What the stages of a recipe need; each part is made when it is first asked for, and nothing is written."""
 
-    def __init__(self, loaded: Loaded, run: Path) -> None:
+    def __init__(self, loaded: Loaded, run: Path, devices: Devices | None = None) -> None:
         self.loaded, self.run = loaded, run
         self.recipe = loaded.spec
         self.data = datasets.build(loaded.spec, loaded.root)
+        self.devices = devices
+        """What is planned for; None where it is this machine."""
         self.keeps_tokens = False
         """Whether token ids are written into the run folder, for its trainers; a plan writes nothing."""
         self._epochs: dict[str, Epochs] = {}
@@ -44,7 +51,7 @@ class Prepared:
         named = {ref for stage in self.recipe.stages for ref in self.recipe.reads(stage)}
         named |= {suite.cases for suite in self.recipe.probes.values() if suite.cases}
         named |= set(wanted.from_data) if isinstance(wanted, spec.Tokenizer) else set()
-        found = {ref: self.data.get(ref).digest() for ref in sorted(named)}
+        found = {ref: self._digest(ref) for ref in sorted(named)}
         if self.chat is not None:
             found["chat template"] = hashlib.sha256(self.chat.source.encode()).hexdigest()
         if isinstance(wanted, spec.Tokenizer):
@@ -56,6 +63,13 @@ class Prepared:
         if self.terms:
             digest = hashlib.sha256("\n".join([digest, *self.terms]).encode()).hexdigest()
         return {**found, "tokenizer": digest}
+
+    def _digest(self, ref: str) -> str:
+        """Of a data set; where its files are not here, of what the recipe says of it, which no run ever sees."""
+        if self.data.missing(ref) is None:
+            return self.data.get(ref).digest()
+        blocks = {name: block.model_dump(mode="json") for name, block in self.recipe.data.items()}
+        return hashlib.sha256(json.dumps([blocks, ref], sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def terms(self) -> tuple[str, ...]:
@@ -73,8 +87,13 @@ class Prepared:
 
     @cached_property
     def chat(self) -> chat.ChatTemplate | None:
-        """See `chat.of`."""
-        return chat.of(self.recipe.model, self.loaded.root)
+        """See `chat.of`; None too where it is of a tokenizer that is not here."""
+        try:
+            return chat.of(self.recipe.model, self.loaded.root)
+        except BadCheckpoint:
+            if self.has_tokenizer:
+                raise
+            return None
 
     @cached_property
     def accounts(self) -> tuple[Account, ...]:
@@ -84,7 +103,7 @@ class Prepared:
             BadData: a row of one cannot be read or written.
         """
         refs = dict.fromkeys(ref for stage in self.recipe.stages for ref in self.recipe.reads(stage))
-        return tuple(self.data.account(ref) for ref in refs)
+        return tuple(self.data.account(ref) for ref in refs if self.data.missing(ref) is None)
 
     @cached_property
     def weights(self) -> str:
@@ -118,9 +137,90 @@ class Prepared:
         Raises:
             BadData: a stage has nothing to train on, or a row of it is wrong.
         """
-        return {name: plan.arithmetic(stage, self._rows(name)) for name, stage in self.recipe.stages.items()}
+        self._check_shares()
+        return {
+            # on devices that are only planned for, a stage takes as many as can share its batch, and the plan says so
+            name: plan.arithmetic(
+                stage, self._rows(name), dividing.most_sharing(stage.global_batch_size, self.processes)
+            )
+            for name, stage in self.recipe.stages.items()
+        }
 
-    def _rows(self, name: str) -> int:
+    @property
+    def processes(self) -> int:
+        """That train, on all machines together: on the devices that are planned for, else on those of this machine."""
+        if self.devices is not None:
+            return self.devices.count
+        how = self.recipe.launch
+        return how.nodes * launch.processes(how, visible_gpus())
+
+    def _check_shares(self) -> None:
+        """Whether the processes of this machine can share the global batch of every stage.
+
+        Raises:
+            BadRecipe: they cannot, and which values can.
+        """
+        if self.devices is not None:
+            return
+        check_devices(self.loaded, visible_gpus())
+        count = self.processes
+        problems = []
+        for name, stage in self.recipe.stages.items():
+            if not dividing.divides(stage.global_batch_size, count):
+                written = "global_batch_size" in stage.model_fields_set
+                mark = self.loaded.mark("stages", name, *(["global_batch_size"] if written else []))
+                message = f"stage {name}: {count} processes cannot share a global batch of {stage.global_batch_size}"
+                expected = dividing.which_can(stage.global_batch_size, count)
+                problems.append(Problem(message, mark.at_value() if written else mark.at_key(), expected))
+        if problems:
+            raise BadRecipe(problems)
+
+    def is_seen(self, name: str) -> bool:
+        """Whether all that a stage reads is here, and the tokenizer that reads it."""
+        first = self.recipe.stages[self.recipe.lineage(name)[-1]].from_ is None
+        here = all(self.data.missing(ref) is None for ref in self.recipe.reads(name))
+        return here and (self.has_tokenizer or not first)
+
+    @cached_property
+    def has_tokenizer(self) -> bool:
+        """Whether the first stage's tokenizer is here, or can be trained here."""
+        wanted = self.recipe.model.tokenizer
+        if isinstance(wanted, spec.Tokenizer):
+            return all(self.data.missing(ref) is None for ref in wanted.from_data)
+        try:
+            tokenizer_files.folder_of(given_tokenizer(self.recipe.model, self.loaded.root))
+        except BadCheckpoint:
+            return False
+        return True
+
+    def rows(self, name: str) -> declared.Rows:
+        """How many rows, for dpo pairs, an epoch of a stage has, as far as it can be said.
+
+        Raises:
+            BadData: a stage has nothing to train on, or a row of it is wrong.
+        """
+        if self.is_seen(name):
+            return declared.Rows(self._seen_rows(name))
+        return declared.of_stage(self.recipe, self.data, name)
+
+    def _rows(self, name: str) -> int | None:
+        """The same as a number; None where it is not known, and the recipe says how many steps there are.
+
+        Raises:
+            BadRecipe: it does not.
+        """
+        found, stage = self.rows(name), self.recipe.stages[name]
+        if found.bound != "?":
+            return found.count
+        if stage.max_steps is not None:
+            return None
+        raise BadRecipe(
+            f"stage {name}: how many rows it has is known only from its files, which are not here",
+            where=self.loaded.mark("stages", name, "data").at_value(),
+            expected="max_steps in this stage, or the files",
+        )
+
+    def _seen_rows(self, name: str) -> int:
         stage = self.recipe.stages[name]
         if isinstance(stage, PREFERENCE):
             return preferred.rows(stage, self.preferences(name))
@@ -142,10 +242,22 @@ class Prepared:
     def epochs(self, name: str) -> Epochs:
         """The rows of a stage, its token ids kept in the run folder where that is written."""
         if name not in self._epochs:
-            kept = Kept(self.run / "data" / TOKENS, self.digests, writes=True) if self.keeps_tokens else None
+            kept = self._kept if self.keeps_tokens else None
             fast = self.tokenizer_of(name)
             self._epochs[name] = stage_epochs(self.recipe, name, self.data, fast, self.chat, kept)
         return self._epochs[name]
+
+    def keep_tokens(self) -> None:
+        """From now on write token ids into the run folder; those encoded before went to a file without a name."""
+        self.keeps_tokens = True
+        self._epochs = {}
+
+    @property
+    def _kept(self) -> Kept:
+        """Where token ids are written: in the folder of a variant, those of its siblings are linked."""
+        own = self.run / "data" / TOKENS
+        others = sorted(self.run.parent.glob(f"*/data/{TOKENS}")) if self.loaded.variant else []
+        return Kept(own, self.digests, writes=True, beside=tuple(other for other in others if other != own))
 
     def clean_tokens(self) -> None:
         """Remove token ids from the run folder that no stage of it trains on any more; none where nothing was planned,
@@ -176,6 +288,20 @@ class Prepared:
                     Problem(f"`{ref.stage}` publishes no checkpoint at step {ref.number:g}", where, expected)
                 )
         if problems:
+            raise BadRecipe(problems)
+
+    def check_deepspeed(self) -> None:
+        """Whether a DeepSpeed configuration of the user's divides batches as this plan does.
+
+        Raises:
+            BadRecipe: it does not.
+        """
+        how = self.recipe.launch.deepspeed
+        if how is not None and (
+            problems := deepspeed_config.problems(
+                self.recipe, self.loaded.root, lambda path: self.loaded.mark(*path), self.arithmetic
+            )
+        ):
             raise BadRecipe(problems)
 
     @cached_property
@@ -216,8 +342,10 @@ class Prepared:
         """See `plan.significant`."""
         return frozenset(probe_files_with(self, b"significant"))
 
-    def counts(self, name: str) -> Counts:
-        """What the tokenizer makes of all rows that a stage will see."""
+    def counts(self, name: str) -> Counts | None:
+        """What the tokenizer makes of all rows that a stage will see; None where one of the two is not here."""
+        if not self.is_seen(name):
+            return None
         stage, seed = self.recipe.stages[name], self.recipe.seed
         amount = stage.global_batch_size, self.arithmetic[name].total_steps
         if isinstance(stage, PREFERENCE):

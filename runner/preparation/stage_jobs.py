@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from runner import jobs, plan, sharing
+from runner import deepspeed_config, jobs, plan, sharing
 from runner.checkpoints import Parent, read_manifest, weights_sha256
 from runner.data import preferred, samples
 from runner.data.samples import Request
@@ -78,8 +80,9 @@ def new_job(prepared: Prepared, name: str, start: Parent | None, inputs: Mapping
     """The job of a stage that has not begun; what it is to learn from has been asked of the checkpoints."""
     numbers, stage = prepared.arithmetic[name], prepared.recipe.stages[name]
     if requests_of(prepared, name):
-        numbers = plan.arithmetic(stage, preferred.rows(stage, prepared.preferences(name, inputs)))
-    return Job(
+        rows = preferred.rows(stage, prepared.preferences(name, inputs))
+        numbers = plan.arithmetic(stage, rows, prepared.processes)
+    job = Job(
         stage=name,
         key=plan.key(inputs),
         inputs=inputs,
@@ -89,7 +92,48 @@ def new_job(prepared: Prepared, name: str, start: Parent | None, inputs: Mapping
         publish_steps=numbers.publish_steps,
         per_device_batch_size=numbers.per_device_batch_size,
         accumulation_steps=numbers.accumulation_steps,
+        processes=numbers.processes,
     )
+    return _configured(prepared, job, _deepspeed(prepared, job))
+
+
+def _deepspeed(prepared: Prepared, job: Job) -> dict[str, Any]:
+    """What DeepSpeed is to be given for a job; nothing where the recipe does without it.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if prepared.recipe.launch.deepspeed is None:
+        return {}
+    deepspeed_config.check_installed()
+    return deepspeed_config.configuration(prepared.recipe, job.stage, prepared.loaded.root, job)
+
+
+def _configured(prepared: Prepared, job: Job, made: Mapping[str, Any]) -> Job:
+    """The job with its DeepSpeed configuration, which is written now."""
+    return replace(job, deepspeed=deepspeed_config.write(prepared.run / job.stage, made) if made else "")
+
+
+def relaid(prepared: Prepared, job: Job) -> Job:
+    """The job of a stage that has begun, with its batches laid out for the processes that there are now.
+
+    Raises:
+        UserError: its state can be read only by as many processes as wrote it, with the same DeepSpeed configuration.
+    """
+    folder = prepared.run / job.stage
+    numbers = plan.arithmetic(prepared.recipe.stages[job.stage], 1, prepared.processes)
+    layout = numbers.per_device_batch_size, numbers.accumulation_steps
+    now = replace(job, processes=numbers.processes, per_device_batch_size=layout[0], accumulation_steps=layout[1])
+    before, made = deepspeed_config.kept(folder, job.deepspeed), _deepspeed(prepared, now)
+    if _saved(prepared, job.stage):
+        deepspeed_config.check_resumes(folder, job.stage, (job.processes, before), (now.processes, made))
+    return _configured(prepared, now, made)
+
+
+def _saved(prepared: Prepared, stage: str) -> list[int]:
+    """The steps at which there is state to resume from."""
+    saved = [path.parent.name for path in (prepared.run / stage / "state").glob("checkpoint-*/complete.json")]
+    return sorted(int(name.removeprefix("checkpoint-")) for name in saved)
 
 
 def states(prepared: Prepared) -> dict[str, str]:
@@ -102,6 +146,8 @@ def states(prepared: Prepared) -> dict[str, str]:
         job = jobs.read(run / name)
         if ref is not None and found.get(ref.stage) != "done":
             found[name] = "to do" if job is None else f"again, after {ref.stage}"
+        elif not prepared.is_seen(name):
+            found[name] = "to do" if job is None else "unknown: its data is not here"
         else:
             found[name] = _state(prepared, name, job, standings)
     return found
@@ -125,6 +171,5 @@ def _state(prepared: Prepared, name: str, job: Job | None, standings: Standings)
         return "done"
     if job.state == "stopped":
         return f"stopped by a gate at step {job.steps_done}"
-    saved = [path.parent.name for path in (prepared.run / job.stage / "state").glob("checkpoint-*/complete.json")]
-    steps = [int(name.removeprefix("checkpoint-")) for name in saved]
-    return f"resumes at step {max(steps)}" if steps else "to do"
+    steps = _saved(prepared, job.stage)
+    return f"resumes at step {steps[-1]}" if steps else "to do"

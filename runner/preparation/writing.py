@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from runner.atomic import publish_text
 from runner.checkpoints import sha256_file
 from runner.data import datasets, seen, vocabulary
 from runner.data.token_store import TOKENS
-from runner.data.tokens import save_tokenizer
+from runner.data.tokenizer import save_tokenizer
 from runner.folder import RunRecord, Superseded, given_tokenizer
+from runner.gpus import visible_gpus
 from runner.preparation.prepared import PREFERENCE, Prepared
-from runner.recipe import dump
+from runner.recipe import Loaded, dump
 
 _LIBRARIES = ("recipe-runner", "torch", "transformers", "trl", "tokenizers", "safetensors", "pytest")
 
@@ -69,19 +71,13 @@ def run_record(prepared: Prepared, looks: int) -> RunRecord:
         data=prepared.digests,
         looks=looks,
         variant=loaded.variant,
-        recipe_sha256=hashlib.sha256(dump(loaded).encode()).hexdigest(),
+        recipe_sha256=hashlib.sha256(dump(_anywhere(loaded)).encode()).hexdigest(),
     )
 
 
-def visible_gpus() -> list[str]:
-    """NVIDIA devices of this machine that are not hidden, found without importing torch."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = sorted(str(path) for path in Path("/dev").glob("nvidia[0-9]*"))
-    return (
-        devices
-        if hidden is None
-        else devices[: len([part for part in hidden.split(",") if part.strip() not in ("", "-1")])]
-    )
+def _anywhere(loaded: Loaded) -> Loaded:
+    """A recipe without where it is trained, which changes nothing that it learns."""
+    return replace(loaded, values={key: value for key, value in loaded.values.items() if key != "launch"})
 
 
 def _git_commit(root: Path) -> str | None:

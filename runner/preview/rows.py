@@ -4,61 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from runner import spec
-from runner.data.datasets import Dataset
 from runner.data.epochs import encoding_of
-from runner.data.tokens import Encoding, Fast, Tokens, encode, encode_pairs
+from runner.data.examples import Dataset
+from runner.data.tokenizer import Fast
+from runner.data.tokens import Encoding, Tokens, encode
 from runner.errors import UserError, nearest
 from runner.preparation import Prepared
-
-Mark = Literal["given", "learned", "preferred", "rejected"]
-"""What becomes of a token: nothing, it is supervised, or it is of a pair's chosen or rejected answer."""
-
-_MOST_PIECES = 6
-"""Tokens that a character may be split into: byte-level tokenizers give up to four, some add one of their own."""
-_BROKEN = "\ufffd"
-
-
-@dataclass(frozen=True)
-class Token:
-    """One token as it is shown."""
-
-    text: str
-    mark: Mark
-    special: bool = False
-    count: int = 1
-    """Tokens that are shown as this one, because each of them alone is no character."""
-
-
-@dataclass(frozen=True)
-class ShownRow:
-    """One row that a trainer gets."""
-
-    where: str
-    """Its data set, and where it stands in the source."""
-    tokens: tuple[Token, ...]
-    notes: tuple[str, ...] = ()
-    """What was cut off, and which chunk it is."""
-
-    def marked(self, *marks: Mark) -> int:
-        """How many of its tokens have one of these marks."""
-        return sum(token.count for token in self.tokens if token.mark in marks)
-
-
-@dataclass(frozen=True)
-class StagePreview:
-    """What is shown of a stage."""
-
-    name: str
-    kind: str
-    refs: tuple[str, ...]
-    of_rows: int
-    rows: tuple[ShownRow, ...]
-    notes: tuple[str, ...]
-    """How its texts are written, cut and laid together."""
+from runner.preview import pairs, sequences
+from runner.preview.pairs import PairsOf
+from runner.preview.records import Part, ShownRow, StagePreview
+from runner.preview.tokens import learned
 
 
 def preview(prepared: Prepared, stage: str | None, rows: int, seed: int | None = None) -> tuple[StagePreview, ...]:
@@ -67,7 +24,7 @@ def preview(prepared: Prepared, stage: str | None, rows: int, seed: int | None =
     Args:
         prepared: the recipe and its data; nothing is written.
         stage: its name.
-        rows: of each stage.
+        rows: of each stage; where rows share sequences, so many sequences.
         seed: of the draw; the recipe's by default.
 
     Raises:
@@ -91,13 +48,14 @@ def _stage(prepared: Prepared, name: str, rows: int, seed: int) -> StagePreview:
     sets = [prepared.data.get(ref) for ref in refs]
     fast = prepared.tokenizer_of(name)
     if isinstance(stage, spec.Causal):
-        how = encoding_of(stage, prepared.chat)
-        total = sum(map(len, sets))
-        drawn = random.Random(f"{seed}:preview:{name}").sample(range(total), min(rows, total))
-        shown = [row for place in sorted(drawn) for row in _rows(sets, place, fast, how)]
+        amount = f"{sum(map(len, sets)):,} rows"
+        shown = tuple(_causal(prepared, name, stage, sets, rows, seed))
     else:
-        total, shown = _pairs(prepared, sets, rows, seed, stage, fast)
-    return StagePreview(name, stage.kind, refs, total, tuple(shown), tuple(_notes(prepared, stage)))
+        found = zip(stage.data, prepared.preferences(name), strict=True)
+        several = [PairsOf(prepared.data.get(ref), one) for ref, one in found]
+        amount = pairs.amount(several)
+        shown = tuple(pairs.drawn(several, rows, seed, stage.max_length, fast, prepared.chat))
+    return StagePreview(name, stage.kind, refs, amount, shown, tuple(_notes(prepared, stage)))
 
 
 def _notes(prepared: Prepared, stage: spec.Stage) -> Iterator[str]:
@@ -111,26 +69,56 @@ def _notes(prepared: Prepared, stage: spec.Stage) -> Iterator[str]:
     if not isinstance(stage, spec.Causal):
         yield f"max_length {stage.max_length}"
         return
+    if stage.packing == "wrapped":
+        yield f"max_length {stage.max_length}"
+        yield "packing wrapped: documents run on, and see each other"
+        return
     overlap = f" with an overlap of {stage.chunk_overlap}" if stage.chunk_overlap else ""
     yield f"max_length {stage.max_length}, truncation {stage.truncation}{overlap}"
     if stage.packing:
-        yield "packing wrapped" if stage.packing == "wrapped" else "packing"
+        yield "packing: rows of a step share sequences, and do not see each other"
     if isinstance(stage, spec.Sft) and stage.prompt_loss_weight:
         yield f"what is given weighs {stage.prompt_loss_weight:g}, what is learned 1"
 
 
-def _rows(sets: Sequence[Dataset], place: int, fast: Fast, how: Encoding) -> Iterator[ShownRow]:
+def _causal(
+    prepared: Prepared, name: str, stage: spec.Causal, sets: Sequence[Dataset], rows: int, seed: int
+) -> Iterator[ShownRow]:
+    fast, how, total = prepared.tokenizer_of(name), encoding_of(stage, prepared.chat), sum(map(len, sets))
+    draw = f"{seed}:preview:{name}"
+    if stage.packing == "wrapped":
+        yield from sequences.wrapped(prepared.epochs(name), rows, draw, fast)
+        return
+    if stage.packing:
+        places = _drawn(draw, total, stage.global_batch_size)
+        step = [(_where(*_found(sets, place)), row) for place in places for row in _encoded(sets, place, fast, how)]
+        shown = tuple(sequences.packed(step, rows, fast))
+        if any(len(row.parts) > 1 for row in shown):
+            yield from shown
+            return
+    for place in _drawn(draw, total, rows):
+        yield from _rows(_where(*_found(sets, place)), _encoded(sets, place, fast, how), fast, how)
+
+
+def _drawn(draw: str, total: int, wanted: int) -> list[int]:
+    return sorted(random.Random(draw).sample(range(total), min(wanted, total)))
+
+
+def _encoded(sets: Sequence[Dataset], place: int, fast: Fast, how: Encoding) -> tuple[Tokens, ...]:
     """The rows that one row of the data becomes."""
     data, position = _found(sets, place)
-    example = data.example(position, 0)
-    where = _where(data, position)
-    (made,) = encode(fast, [example], how)
+    with data.placing():
+        (made,) = encode(fast, [data.example(position, 0)], how)
+    return made
+
+
+def _rows(where: str, made: Sequence[Tokens], fast: Fast, how: Encoding) -> Iterator[ShownRow]:
     if not made:
         yield ShownRow(where, (), (f"left out: longer than {how.max_length} tokens",))
     for number, row in enumerate(made, start=1):
         notes = ["cut"] if row.truncated else []
         notes += [f"part {number} of {len(made)}"] if len(made) > 1 else []
-        yield ShownRow(where, tuple(_shown(fast, row)), tuple(notes))
+        yield ShownRow(where, (Part(tuple(learned(fast, row))),), tuple(notes))
 
 
 def _found(sets: Sequence[Dataset], place: int) -> tuple[Dataset, int]:
@@ -143,68 +131,3 @@ def _found(sets: Sequence[Dataset], place: int) -> tuple[Dataset, int]:
 
 def _where(data: Dataset, position: int) -> str:
     return f"{data.name}, {data.items[position].where}"
-
-
-def _shown(fast: Fast, row: Tokens) -> Iterator[Token]:
-    # nothing predicts a row's first token
-    learned = {place for start, stop in row.spans for place in range(max(start, 1), stop)}
-    marks: list[Mark] = ["learned" if place in learned else "given" for place in range(len(row.ids))]
-    return tokens_of(fast, row.ids, marks)
-
-
-def _pairs(
-    prepared: Prepared, sets: Sequence[Dataset], rows: int, seed: int, stage: spec.Stage, fast: Fast
-) -> tuple[int, list[ShownRow]]:
-    """How many pairs there are, and some of them."""
-    pairs = [(data, pair) for data in sets for pair in data.pairs()]
-    drawn = random.Random(f"{seed}:preview").sample(range(len(pairs)), min(rows, len(pairs)))
-    some = [pairs[place] for place in sorted(drawn)]
-    shown = []
-    for (data, pair), ids in zip(
-        some, encode_pairs(fast, [pair for _, pair in some], stage.max_length, prepared.chat), strict=True
-    ):
-        sides: list[tuple[Sequence[int], Mark]] = [
-            (ids.prompt_ids, "given"),
-            (ids.chosen_ids, "preferred"),
-            (ids.rejected_ids, "rejected"),
-        ]
-        tokens = [token for part, mark in sides for token in tokens_of(fast, part, [mark] * len(part))]
-        where = f"{data.name}, row {pair.row + 1}"
-        shown.append(ShownRow(where, tuple(tokens), ("cut",) if ids.truncated else ()))
-    return len(pairs), shown
-
-
-def tokens_of(fast: Fast, ids: Sequence[int], marks: Sequence[Mark]) -> Iterator[Token]:
-    """Tokens with the text that each adds; those that are a part of a character are shown as one."""
-    place = 0
-    while place < len(ids):
-        mark = marks[place]
-        if ids[place] in fast.special_ids:
-            yield Token(str(fast.tokenizer.id_to_token(ids[place])), mark, special=True)
-            place += 1
-            continue
-        text, size = _text(fast, ids, marks, place)
-        yield Token(text, mark, count=size)
-        place += size
-
-
-def _text(fast: Fast, ids: Sequence[int], marks: Sequence[Mark], place: int) -> tuple[str, int]:
-    """The text of the token at `place`, and of how many tokens it took to be whole characters."""
-    # some decoders drop the blank before a first word: what is before decides whether it is one
-    before = list(ids[place - 1 : place]) if place and ids[place - 1] not in fast.special_ids else []
-    head = _decoded(fast, before)
-    first = ""
-    for size in range(1, _MOST_PIECES + 1):
-        some = list(ids[place : place + size])
-        if len(some) < size or marks[place + size - 1] != marks[place] or some[-1] in fast.special_ids:
-            break
-        whole = _decoded(fast, before + some)
-        text = whole[len(head) :] if whole.startswith(head) else _decoded(fast, some)
-        first = first or text
-        if _BROKEN not in text:
-            return text, size
-    return first, 1
-
-
-def _decoded(fast: Fast, ids: list[int]) -> str:
-    return str(fast.tokenizer.decode(ids, skip_special_tokens=False)) if ids else ""

@@ -8,13 +8,15 @@ from itertools import groupby
 from rich.text import Text
 
 from runner.errors import cells, printable
-from runner.preview.rows import Mark, ShownRow, StagePreview, Token
+from runner.preview.records import ShownRow, StagePreview
+from runner.preview.tokens import Mark, Token
 from runner.tables import BAD, DIM, GOOD, MARK
 
 _SIGN: dict[Mark, str] = {"given": " ", "learned": "+", "preferred": "+", "rejected": "-"}
 _STYLE: dict[Mark, str] = {"given": DIM, "learned": GOOD, "preferred": GOOD, "rejected": BAD}
 _INDENT = 4
 _BETWEEN = "│"
+_BEGINS = "┄"
 _MOST_TOKENS = 240
 """Of a part of a row; of a longer one the middle is left out."""
 
@@ -33,16 +35,21 @@ def _legend(stages: Sequence[StagePreview]) -> str:
     tokens = [token for stage in stages for row in stage.rows for token in row.tokens]
     marks = {token.mark for token in tokens}
     words = ["+ learned"] if "learned" in marks else []
-    words += ["+ chosen, - rejected"] if "preferred" in marks else []
+    words += ["+ chosen"] if "preferred" in marks else []
+    words += ["- rejected"] if "rejected" in marks else []
     words += [f"{_BETWEEN} between tokens", "␣ blank", "↵ line break"]
+    words += (
+        [f"{_BEGINS} another row"]
+        if any(part.heading for stage in stages for row in stage.rows for part in row.parts)
+        else []
+    )
     words += ["×3 a character of 3 tokens"] if any(token.count > 1 for token in tokens) else []
     return "; ".join(words)
 
 
 def _stage(shown: Text, stage: StagePreview, width: int) -> None:
     shown.append(f"{stage.name}", MARK)
-    rows = "pairs" if any(row.marked("preferred") for row in stage.rows) else "rows"
-    head = f": {stage.kind} on {', '.join(stage.refs)}, {stage.of_rows:,} {rows}; {'; '.join(stage.notes)}"
+    head = f": {stage.kind} on {', '.join(stage.refs)}, {stage.amount}; {'; '.join(stage.notes)}"
     lines = _wrapped(head, width, len(stage.name))
     shown.append("\n".join(lines) + "\n")
     for row in stage.rows:
@@ -72,8 +79,16 @@ def _row(shown: Text, row: ShownRow, width: int) -> None:
         counts.append("none learned")
     facts = ", ".join([*(counts if whole else []), *row.notes])
     shown.append("\n" + "\n".join(_wrapped(f"{row.where}: {facts}", width, 0)) + "\n")
-    for mark, part in groupby(row.tokens, key=lambda token: token.mark):
-        for line in _lines(list(part), width - _INDENT):
+    for part in row.parts:
+        if part.heading:
+            heading = "\n  ".join(_wrapped(f"{_BEGINS} {part.heading}", width - 2, 0))
+            shown.append(f"  {heading}\n", DIM)
+        _part(shown, part.tokens, width)
+
+
+def _part(shown: Text, tokens: Sequence[Token], width: int) -> None:
+    for mark, alike in groupby(tokens, key=lambda token: token.mark):
+        for line in _lines(list(alike), width - _INDENT):
             shown.append(f"  {_SIGN[mark]} ", _STYLE[mark])
             for number, cell in enumerate(line):
                 shown.append(_BETWEEN if number else "", DIM)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from runner.errors import nearest
 from runner.probing.memory import Memory
@@ -71,13 +72,18 @@ def answer(
     doubted = doubts(known)
     if not unknown and not doubted:
         return Answered(known)
-    fresh = _generate(target, unknown, doubted, how, doubts)
-    memory.keep(fresh.by_question.items())
-    return Answered({**known, **fresh.by_question}, fresh.notes)
+    made = fresh(target.path, unknown, doubted, how, doubts)
+    memory.keep(made.by_question.items())
+    return Answered({**known, **made.by_question}, made.notes)
 
 
-def _generate(target: Target, questions: list[Question], doubted: list[Question], how: How, doubts: Doubts) -> Answered:
-    """Answers of the model to `questions`, and once more to those among them and `doubted` that hang by a hair."""
+def fresh(path: Path, questions: list[Question], doubted: list[Question], how: How, doubts: Doubts) -> Answered:
+    """Answers of the model at `path` to `questions`, and once more to those among them and `doubted` that hang by a
+    hair.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
     first = "torch" not in sys.modules
     from runner.probing import engine  # torch, only now that it is needed
 
@@ -85,7 +91,7 @@ def _generate(target: Target, questions: list[Question], doubted: list[Question]
         gc.freeze()  # torch's million objects are no garbage: pytest looks through them several times as it ends
 
     batch_tokens = how.batch_tokens or engine.DEFAULT_BATCH_TOKENS
-    local = engine.Engine(target.path, how.dtype, batch_tokens)
+    local = engine.Engine(path, how.dtype, batch_tokens)
     try:
         template = getattr(local.tokenizer, "chat_template", None)
         arguments = {question.template_kwargs for question in questions}

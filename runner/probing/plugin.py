@@ -49,6 +49,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="prompt and reply tokens generated at a time; lower it where memory is short",
     )  # fmt: skip
     group.addoption(
+        "--probe-workers", type=int, metavar="N",
+        help="processes that generate, each for one checkpoint at a time; default: one for each visible device",
+    )  # fmt: skip
+    group.addoption(
         "--probe-store", default="auto", metavar="auto|off|FILE",
         help="where replies are kept, so that asking again generates nothing; see `recipe store`",
     )  # fmt: skip

@@ -21,6 +21,7 @@ from runner.probing.siblings import Known, answered_together, siblings_of
 from runner.probing.store import Store
 from runner.probing.targets import Target
 from runner.probing.training_rows import look
+from runner.probing.workers import NO_WORKERS, NoWorkers, Workers, number_wanted
 
 
 class Running(Fixtures):
@@ -33,6 +34,7 @@ class Running(Fixtures):
         self._opened: list[logging.Logger] = []
         self._told: dict[Target, Known] = {}
         """What adapters answered in one batch with others, until their turn comes."""
+        self._workers: Workers | NoWorkers | None = None
         self._said: dict[tuple[str, str, str], Said] = {}
         """By suite, probe and case: what the baseline said in this session."""
         self._recorded: dict[Sitting, dict[tuple[str, str], Said]] = {}
@@ -54,7 +56,7 @@ class Running(Fixtures):
         option = self._session.config.getoption
         how = How(option("--probe-dtype"), option("--probe-batch-tokens"), self._store)
         asks = [one.ask for one in waiting]
-        told = self._told_together(target, asks, how)
+        told = self._told_by_workers(target, asks, how) or self._told_together(target, asks, how)
         made = generate(target, asks, how, lambda place: self._before(waiting[place]), told)
         self._session.outcomes.notes.update((note, None) for note in made.notes)
         for one, generated in zip(waiting, made.made, strict=True):
@@ -66,9 +68,24 @@ class Running(Fixtures):
                     said = Said(one.generated.rendered.digest, str(one.generated.replies[0]))
                     self._said[(one.ask.sitting.suite, one.ask.probe_id, one.case_id)] = said
 
+    def _told_by_workers(self, target: Target, asks: list[Ask], how: How) -> Known:
+        """What a process with a device of its own was told by this checkpoint, where there are several of them."""
+        if self._workers is None:
+            here = {target: asks, **{one: [ask.ask for ask in of] for one, of in self._session.waiting.items()}}
+            local = {one: questions_of(of) for one, of in here.items() if one.endpoint is None and not one.problem}
+            number = min(number_wanted(self._session.config.getoption("--probe-workers")), len(local))
+            self._workers = Workers(number, local, how) if number > 1 else NO_WORKERS
+        known, notes = self._workers.answers(target)
+        self._session.outcomes.notes.update(dict.fromkeys(notes))
+        return known
+
     def _told_together(self, target: Target, asks: list[Ask], how: How) -> Known:
         """What this adapter answered in one batch with those of the same base that still wait; all are asked now."""
-        if target not in self._told and (family := siblings_of(target, list(self._session.waiting))):
+        if (
+            self._workers is NO_WORKERS
+            and target not in self._told
+            and (family := siblings_of(target, list(self._session.waiting)))
+        ):
             questions = {one: questions_of([ask.ask for ask in self._session.waiting[one]]) for one in family[1:]}
             told = answered_together({target: questions_of(asks), **questions}, how)
             self._told |= told
@@ -113,6 +130,8 @@ class Running(Fixtures):
         """Leave everything as it was found."""
         for logger in self._opened:
             logger.propagate = False
+        if self._workers is not None:
+            self._workers.close()
         if self._store is not None:
             self._store.close()
 

@@ -20,6 +20,7 @@ from runner.probing.reporting import Reporting
 from runner.probing.running import Running
 from runner.probing.store import Store
 from runner.probing.targets import Target, find, find_baseline, is_checkpoint, served
+from runner.probing.workers import number_wanted
 
 
 def start(config: pytest.Config) -> None:
@@ -43,6 +44,7 @@ def start(config: pytest.Config) -> None:
     tokens = config.getoption("--probe-batch-tokens")
     if tokens is not None and tokens < 1:
         raise UserError(f"--probe-batch-tokens is {tokens}", expected="a number above 0")
+    number_wanted(config.getoption("--probe-workers"))
     asked = find(config.getoption("--ckpt"), invocation, rootdir)
     if url := config.getoption("--probe-endpoint"):
         asked.append(_served(config, url, asked))

@@ -98,6 +98,8 @@ def _limits(metadata: list[Any]) -> str:
     for item in metadata:
         if getattr(item, "pattern", None) == spec.NAME_PATTERN:
             return " (a letter, then letters, digits, _ and -)"
+        if getattr(item, "pattern", None) == spec.RENDEZVOUS_PATTERN:
+            return ", HOST:PORT"
         for kind, key in ((Ge, "ge"), (Gt, "gt"), (Le, "le"), (Lt, "lt")):
             if isinstance(item, kind):
                 words[key] = getattr(item, key)

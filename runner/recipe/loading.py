@@ -14,10 +14,11 @@ from runner.errors import BadRecipe, Problem
 from runner.recipe.layers import Layered, project_root, read_layers
 from runner.recipe.references import check_references
 from runner.recipe.rendering import is_row_template, render
+from runner.recipe.scaling import Scaled, tiny
 from runner.recipe.variants import lines_of, variants_of
 from runner.recipe.wording import problems_of
 from runner.spec import Data, Recipe
-from runner.yaml_marks import Marks, typed
+from runner.yaml_marks import Mark, Marks, typed
 from runner.yaml_marks import Path as ValuePath
 
 
@@ -34,6 +35,14 @@ class Loaded:
     marks: Marks
     variant: str = ""
     """Which variant of its `matrix:` it is; empty where it has none."""
+    scaled: Scaled | None = None
+    """How it was cut down for a rehearsal (`--scale`); None where it is as it is written."""
+
+    def mark(self, *path: str | int) -> Mark:
+        """Where a value is written, or the nearest block around it that is written down."""
+        while path not in self.marks:
+            path = path[:-1]
+        return self.marks[path]
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Draft:
     """Which variant of its `matrix:` it is; empty where it has none."""
     overlay: frozenset[tuple[str, int]] = frozenset()
     """The lines, as file and number, on which the variant's own changes are written."""
+    scaled: Scaled | None = None
+    """How it was cut down for a rehearsal (`--scale`)."""
 
     def layered(self) -> Layered:
         """The values and marks, to find positions with."""
@@ -60,12 +71,12 @@ class Draft:
 
 
 def drafts(
-    path: str | Path, sets: Sequence[str] = (), root: Path | None = None, files: bool = True
+    path: str | Path, sets: Sequence[str] = (), root: Path | None = None, files: bool = True, scale: str | None = None
 ) -> tuple[Draft, ...]:
     """Reads the recipe at `path` and collects every fault that can be found without looking at data files.
 
     `sets` are `a.b=VALUE` assignments of the command line; `root` is where relative paths start; `files` also looks
-    whether the probe files and folders that the recipe names exist.
+    whether the probe files and folders that the recipe names exist; `scale` cuts it down (see `scaling`).
 
     Returns:
         One draft; with `matrix:` one per variant, in the order written.
@@ -77,16 +88,27 @@ def drafts(
     except BadRecipe as error:
         return (Draft(None, path, root, {}, {}, {}, error.problems),)
     found = variants_of(layered, sets)
-    return tuple(_draft(one, path, root, files, name, lines_of(layered, name)) for name, one in found.items())
+    return tuple(_draft(one, path, root, files, name, lines_of(layered, name), scale) for name, one in found.items())
 
 
 def _draft(
-    layered: Layered, path: Path, root: Path, files: bool, variant: str, overlay: frozenset[tuple[str, int]]
+    layered: Layered,
+    path: Path,
+    root: Path,
+    files: bool,
+    variant: str,
+    overlay: frozenset[tuple[str, int]],
+    scale: str | None,
 ) -> Draft:
     render(layered)
     recipe: Recipe | None = None
+    scaled: Scaled | None = None
     try:
         recipe = Recipe.model_validate(layered.values)
+        # only what is right is cut down: what is wrong with a recipe is wrong with it at any size
+        if scale is not None and not layered.problems and not check_references(_anywhere(layered), root, files=False):
+            scaled = tiny(layered, recipe, root)
+            recipe = Recipe.model_validate(layered.values)
         data: dict[str, Data] = dict(recipe.data)
     except ValidationError as error:
         layered.problems += [
@@ -96,7 +118,12 @@ def _draft(
     layered.problems += check_references(layered, root, files)
     problems = _ordered(layered.problems, path)
     valid = None if problems else recipe
-    return Draft(valid, path, root, layered.values, layered.marks, data, problems, variant, overlay)
+    return Draft(valid, path, root, layered.values, layered.marks, data, problems, variant, overlay, scaled)
+
+
+def _anywhere(layered: Layered) -> Layered:
+    """A recipe without what it says of the machines that train it."""
+    return Layered({key: value for key, value in layered.values.items() if key != "launch"}, layered.marks)
 
 
 def load(path: str | Path, sets: Sequence[str] = (), root: Path | None = None) -> Loaded:
@@ -114,18 +141,12 @@ def load(path: str | Path, sets: Sequence[str] = (), root: Path | None = None) -
 
 def loaded(found: Draft, made: Recipe) -> Loaded:
     """A draft without faults as a recipe that can be trusted; `made` is its spec."""
-    return Loaded(made, found.path, found.root, found.values, found.marks, found.variant)
+    return Loaded(made, found.path, found.root, found.values, found.marks, found.variant, found.scaled)
 
 
 def dump(loaded: Loaded) -> str:
     """The resolved recipe as YAML; loading it gives an equal spec."""
     return yaml.dump(_unrendered(dict(loaded.values)), Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=10**9)
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of the language."""
-    made = Recipe.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "recipe"}
 
 
 class _Dumper(yaml.SafeDumper):

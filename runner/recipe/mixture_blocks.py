@@ -49,6 +49,12 @@ class MixtureBlocks:
                 hint = did_you_mean(name, own) or f"its data: {', '.join(own)}"
                 expected = "a name as it stands in the stage's data"
                 self.problems.append(Problem(f"`{stage}` does not train on `{name}`", where, expected, hint))
+        for name in (name for name in mix if own.count(name) > 1):
+            where, count = self.layered.mark((*path, name)).at_key(), own.count(name)
+            times = "twice" if count == 2 else f"{count} times"
+            what = f"`{name}` stands {times} in the data of `{stage}`, and `mix` says how often it is seen"
+            hint = f"name it once there; mix: {{{name}: {{epochs: {count}}}}} shows each row {times}"
+            self.problems.append(Problem(what, where, "each data set of a mix once", hint))
         weighted = [name for name, part in mix.items() if isinstance(part, dict) and part.get("weight") is not None]
         if len(weighted) == 1:
             where = self.layered.mark((*path, weighted[0], "weight")).at_key()

@@ -16,18 +16,21 @@ from runner.errors import Problem, Where
 from runner.recipe.adapter_blocks import AdapterBlocks
 from runner.recipe.chat_blocks import ChatBlocks
 from runner.recipe.checkpoint_refs import CheckpointRefs
+from runner.recipe.deepspeed_blocks import DeepspeedBlocks
+from runner.recipe.launch_blocks import LaunchBlocks
 from runner.recipe.layers import Layered, blocks_of, did_you_mean, dotted, near_file, strings_of
 from runner.recipe.mixture_blocks import MixtureBlocks
 from runner.recipe.model_block import ModelBlock
 from runner.recipe.negative_blocks import NegativeBlocks
 from runner.recipe.penalty_blocks import PENALTIES, PenaltyBlocks
+from runner.recipe.probing_blocks import ProbingBlocks
 from runner.recipe.run_blocks import RunBlocks
 from runner.recipe.shapes import Shape, shape_of, splits_of
 from runner.recipe.trainer_args import OWNED, RENAMED, UNDER, argument_types, expected_type, instead, stage_keys
 from runner.recipe.wording import hint_for, shown
 from runner.yaml_marks import Path as ValuePath
 
-RESERVED = ("data", "events", "exports", "lock", "superseded", "tokenizer", "trackers")
+RESERVED = ("data", "events", "exports", "lock", "nodes", "slurm", "superseded", "tokenizer", "trackers")
 """Names of a run's own files and folders; a stage's folder would stand in their place."""
 
 TAKES: dict[str, tuple[tuple[Shape, ...], str]] = {
@@ -61,6 +64,9 @@ def check_references(layered: Layered, root: Path, files: bool) -> list[Problem]
     checks.probes()
     checks.top()
     RunBlocks(layered, files, checks.problems).check()
+    ProbingBlocks(layered, checks.problems).check()
+    DeepspeedBlocks(layered, root, files, checks.problems).check()
+    LaunchBlocks(layered, checks.problems).check()
     return checks.problems
 
 

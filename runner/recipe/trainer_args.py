@@ -69,7 +69,8 @@ RENAMED: Mapping[str, str] = {
     "tokenizer": "model.tokenizer",
     "torch_dtype": "model.dtype",
     "train_batch_size": "global_batch_size",
-    "use_liger_kernel": "nothing yet: kernels are chosen with the hardware",
+    "torch_compile": "launch.compile",
+    "use_liger_kernel": "launch.liger",
     "warmup_ratio": "warmup_steps (below 1 it is a share of all steps)",
 }
 """Old or foreign name of a stage's key → what is written now."""
@@ -77,14 +78,17 @@ RENAMED: Mapping[str, str] = {
 OWNED: Mapping[str, str] = {
     **{name: new for name, new in RENAMED.items() if not new.endswith(UNDER)},
     "accelerator_config": "nothing: which rows make a step is the run's to say",
+    "average_tokens_across_devices": "nothing: a step's loss is a mean over all of its tokens, wherever they are",
     "auto_find_batch_size": "global_batch_size, which is a promise",
     "data_seed": "seed, at the top of the recipe",
     "dataloader_drop_last": "nothing: every row is trained on in every epoch",
     "dataloader_in_order": "nothing: rows come in the order the seed gives",
     "dataloader_persistent_workers": "nothing: rows are drawn anew for every epoch, which such workers do not see",
+    "deepspeed": "launch.deepspeed, at the top of the recipe",
     "disable_tqdm": "nothing: the console shows where training is",
     "do_predict": "a suite under probes:",
     "eval_on_start": "nothing: the checkpoint a stage starts from is probed",
+    "fsdp": "launch.deepspeed: zero3, at the top of the recipe",
     "full_determinism": "seed, at the top of the recipe",
     "ignore_data_skip": "nothing: an interrupted stage goes on where it was",
     "length_column_name": "nothing: the rows of every epoch are shuffled with the seed",

@@ -253,8 +253,8 @@ def block_at(path: Path, values: Any) -> type[BaseModel] | None:
         model = _KINDS.get(str(stage.get("kind")) if isinstance(stage, dict) else "", spec.Stage)
     elif names[0] in _NAMED_BLOCKS and len(names) > 1:
         model = _NAMED_BLOCKS[names[0]]
-    elif names[0] in ("model", "result"):
-        model = spec.Model if names[0] == "model" else spec.Result
+    elif names[0] in ("model", "result", "launch"):
+        model = spec.Model if names[0] == "model" else spec.Result if names[0] == "result" else spec.Launch
     inner: Mapping[tuple[type[BaseModel] | None, str], type[BaseModel]] = {
         (spec.Model, "tokenizer"): spec.Tokenizer,
         (spec.Data, "split"): spec.Split,
@@ -263,6 +263,7 @@ def block_at(path: Path, values: Any) -> type[BaseModel] | None:
         (spec.Data, "messages"): spec.Turn,
         (spec.Pick, "of"): spec.Text,
         (spec.Suite, "gate"): spec.Gate,
+        (spec.Launch, "slurm"): spec.Slurm,
         (spec.Suite, "decoding"): spec.DecodingChange,
     }
     if names[0] == "data" and tail[:1] == ["rejected"]:

@@ -236,7 +236,7 @@ class Data(Block):
             raise ValueError("give either text, or prompt with completion or rejected")
         if self.messages is not None and (self.text or self.prompt or self.completion or self.pick):
             raise ValueError("give either messages, or text, or prompt with completion")
-        for name in ("subset", "from_split", "format"):
+        for name in ("subset", "from_split", "format", "num_rows"):
             if name in self.model_fields_set and self.path is None:
                 raise ValueError(f"{name} belongs to a data set with path")
         if self.format is not None and self.writes:

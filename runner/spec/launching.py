@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from runner.spec.blocks import Block, as_tuple
+from runner.spec.blocks import Block, one_or_many
 
+RENDEZVOUS_PATTERN = r"^[^\s:/]+:\d+$|^\[[0-9A-Fa-f:]+\]:\d+$"
 DEEPSPEED = ("zero1", "zero2", "zero3", "offload")
 """Names of the DeepSpeed configurations that are written from the recipe; anything else is a file."""
 
@@ -21,15 +22,15 @@ class Slurm(Block):
     """Who is charged."""
     time: str | None = None
     """The longest it may take, as Slurm writes it: `12:00:00`, `2-00:00:00`."""
-    gpus_per_node: Annotated[int, Field(ge=1)] | None = None
-    """GPUs of each node. Default: `processes`, where it is a number."""
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    """GPUs of each node; 0 for processes on CPUs. Default: `processes`, where it is a number."""
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None
     """Cores of each node's task; the task starts all processes of its node."""
     mem: str | None = None
     """Memory of each node, as Slurm writes it: `64G`."""
     requeue: bool = True
     """Whether a run that is preempted, or whose time is up, saves its state and is put into the queue again."""
-    setup: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    setup: Annotated[tuple[str, ...], BeforeValidator(one_or_many)] = ()
     """Lines of shell before the run starts, for example `source .venv/bin/activate`."""
     options: dict[str, str | int | bool] = Field(default_factory=dict)
     """Any other option of sbatch by its long name: `{constraint: h100, exclusive: true}`."""
@@ -43,7 +44,7 @@ class Launch(Block):
     nodes: Annotated[int, Field(ge=1)] = 1
     """Machines. The same command runs on each of them, with `--node-rank` or under Slurm; the run's folder is one that
     all of them see."""
-    rendezvous: Annotated[str, Field(pattern=r"^[^\s:/]+:\d+$|^\[[0-9A-Fa-f:]+\]:\d+$")] | None = None
+    rendezvous: Annotated[str, Field(pattern=RENDEZVOUS_PATTERN)] | None = None
     """`HOST:PORT` of the first node, where the others find it. Needed for several nodes, unless Slurm starts them."""
     deepspeed: str | None = None
     """`zero1`, `zero2`, `zero3`, `offload` (ZeRO-3 with weights and optimizer in the host's memory), or a file with a
@@ -57,7 +58,7 @@ class Launch(Block):
     compile: bool = False
     """torch.compile: a minute or more at the start of each stage, faster steps after it."""
     fused_optimizer: Literal["auto"] | bool = "auto"
-    """AdamW in one kernel; `auto`: on a CUDA device."""
+    """AdamW in one kernel; `auto`: unless `trainer_args.optim` names another optimizer."""
     slurm: Slurm | None = None
     """What `recipe run FILE --slurm` asks for."""
 

@@ -1,7 +1,12 @@
-"""`recipe new`: a first recipe with its data and its probe, which run as they are, and the suites that ship."""
+"""`recipe new`: a first recipe with its data and its probe, which run as they are, and the suites that ship.
+
+Beside a recipe lies its JSON Schema, `recipe.schema.json`, which the recipe's first line names: an editor with a YAML
+language server completes and explains every field without a network. It is made, so one that is there is left alone.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -9,11 +14,24 @@ from importlib.resources import files
 from pathlib import Path
 
 from runner.errors import UserError
-from runner.recipe import project_root
+from runner.recipe import project_root, schema
 from runner.spec import NAME_PATTERN
+from runner.starter.looking import Look, below, look
+from runner.starter.proposing import Proposal, propose
+from runner.starter.screen import screen
 from runner.starter.suites import SUITES, chosen, suite_texts
+from runner.starter.wording import probe_text, recipe_text
 
-__all__ = ["SUITES", "chosen", "recipe_lines", "write_starter", "write_suites"]
+__all__ = [
+    "SUITES", "Look", "Proposal", "chosen", "found_screen", "look", "name_of", "propose", "recipe_lines", "schema_text",
+    "write_from_data", "write_starter", "write_suites",
+]  # fmt: skip
+
+SCHEMA = "recipe.schema.json"
+"""What the first line of a recipe names."""
+_FIRST_LINE = f"# yaml-language-server: $schema={SCHEMA}\n"
+_OTHER_NAME = "choose another name; nothing was written"
+found_screen = screen
 
 
 def write_starter(name: str, folder: Path, suites: tuple[str, ...] = ()) -> tuple[Path, ...]:
@@ -22,14 +40,11 @@ def write_starter(name: str, folder: Path, suites: tuple[str, ...] = ()) -> tupl
     Raises:
         UserError: the name will not do, or a file is there already; then nothing is written.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise UserError(f"{name!r} cannot name a recipe", expected="a letter, then letters, digits, _ and -")
-    recipe = folder / f"{name}.yaml"
+    recipe, probe, root = _places(name, folder)
     data = folder / "data" / f"{name}.tsv"
-    probe = folder / "probes" / f"test_{name.replace('-', '_')}.py"
-    root = project_root(recipe)
     texts = {
-        recipe: _template("recipe.yaml").format(
+        recipe: _FIRST_LINE
+        + _template("recipe.yaml").format(
             name=name,
             file=recipe.name,
             data=os.path.relpath(data, root),
@@ -38,10 +53,42 @@ def write_starter(name: str, folder: Path, suites: tuple[str, ...] = ()) -> tupl
         data: _template("elements.tsv"),
         probe: _template("probe.py.txt").format(cases=os.path.relpath(data, probe.parent)),
     }
-    copied = suite_texts(suites, folder)
-    if probe in copied:
-        raise UserError(f"{probe} would be written twice", hint="choose another name; nothing was written")
-    return _write({**texts, **copied}, "choose another name; nothing was written")
+    return _write_recipe(texts, suites, folder)
+
+
+def write_from_data(
+    name: str, found: Look, proposal: Proposal, folder: Path, suites: tuple[str, ...] = ()
+) -> tuple[Path, ...]:
+    """Write `NAME.yaml`, which trains on the file that was looked at, `probes/test_NAME.py` and suites; as above."""
+    recipe, probe, root = _places(name, folder)
+    data, asked = below(found.path, root), os.path.relpath(probe, root)
+    texts = {
+        recipe: _FIRST_LINE + recipe_text(found, proposal, name, recipe.name, data, asked),
+        probe: probe_text(proposal),
+    }
+    return _write_recipe(texts, suites, folder)
+
+
+def name_of(file: str) -> str:
+    """What a recipe for a file is called that was given no name: `my_rows` for `my rows.jsonl.gz`.
+
+    Raises:
+        UserError: no name can be made of it.
+    """
+    stem = re.sub(r"(\.(gz|xz))?$", "", Path(file).name, flags=re.IGNORECASE).rpartition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_")
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(
+            f"no name of a recipe can be made of {Path(file).name}",
+            expected="a letter, then letters, digits, _ and -",
+            hint=f"give one: recipe new NAME --from-data {file}",
+        )
+    return name
+
+
+def schema_text() -> str:
+    """The JSON Schema of the language, as a file."""
+    return json.dumps(schema(), ensure_ascii=False, indent=2) + "\n"
 
 
 def write_suites(suites: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
@@ -61,6 +108,23 @@ def recipe_lines(suites: tuple[str, ...], folder: Path) -> list[str]:
         for name in suites
         for entry, probe in SUITES[name].entries
     ]
+
+
+def _places(name: str, folder: Path) -> tuple[Path, Path, Path]:
+    """Where a recipe and its probe go, and where the recipe's relative paths start."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(f"{name!r} cannot name a recipe", expected="a letter, then letters, digits, _ and -")
+    recipe = folder / f"{name}.yaml"
+    return recipe, folder / "probes" / f"test_{name.replace('-', '_')}.py", project_root(recipe)
+
+
+def _write_recipe(texts: Mapping[Path, str], suites: tuple[str, ...], folder: Path) -> tuple[Path, ...]:
+    """A recipe and what belongs to it, and its schema where none is there yet."""
+    copied = suite_texts(suites, folder)
+    if twice := next((path for path in texts if path in copied), None):
+        raise UserError(f"{twice} would be written twice", hint=_OTHER_NAME)
+    beside = folder / SCHEMA
+    return _write({**texts, **copied, **({} if beside.exists() else {beside: schema_text()})}, _OTHER_NAME)
 
 
 def _write(texts: Mapping[Path, str], otherwise: str) -> tuple[Path, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, get_schedu
 from runner import spec
 from runner.errors import BadRecipe, first_line
 from runner.jobs import Job
+from runner.train import processes
+from runner.train.kernels import Kernels
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
@@ -32,6 +34,15 @@ class Setup:
     """Trackers, by the names that transformers has for them."""
     run_name: str | None = None
     """What trackers call the stage."""
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
+    """What DeepSpeed is given (see `zero.ready`); empty without."""
+    kernels: Kernels | None = None
+    """Which make it fast; None leaves the trainer's own."""
+
+
+def on_cpu(stage: spec.Stage) -> bool:
+    """Whether a stage is trained on CPUs."""
+    return not torch.cuda.is_available() or bool(stage.trainer_args.get("use_cpu"))
 
 
 def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
@@ -40,7 +51,7 @@ def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
     Saving is ours (`save_strategy: no`, see `publishing`); the order of the data is ours too, so the sampler is
     sequential.
     """
-    job, on_cpu = setup.job, not torch.cuda.is_available()
+    job, cpu = setup.job, on_cpu(stage)
     ours: dict[str, Any] = {
         "output_dir": str(setup.state_folder),
         "seed": setup.seed,
@@ -64,12 +75,19 @@ def trainer_arguments(stage: spec.Stage, setup: Setup) -> dict[str, Any]:
         "run_name": setup.run_name,
         "disable_tqdm": True,
         "remove_unused_columns": False,
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": cpu,
+        "dataloader_pin_memory": not cpu,
         "bf16": setup.dtype == "bfloat16",
         "fp16": setup.dtype == "float16",
+        "average_tokens_across_devices": False,  # the trainers divide by what all processes have
     }
-    return {**ours, **stage.trainer_args}
+    if setup.deepspeed:
+        ours["deepspeed"] = dict(setup.deepspeed)
+    if processes.count() > 1:
+        ours["ddp_backend"] = "gloo" if cpu else "nccl"
+        ours["ddp_broadcast_buffers"] = False  # of a language model they are constants
+    fast = setup.kernels.arguments if setup.kernels else {}
+    return {**ours, **fast, **stage.trainer_args}
 
 
 _IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ImportError, NotImplementedError)

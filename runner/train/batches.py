@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from runner.data.tokens import Tokens
-from runner.train.packing import Layout, Place, sequences
+from runner.train.packing import NOTHING, Layout, Place, sequences
 
 IGNORED = -100
 """The label that torch's cross-entropy leaves out."""
@@ -63,16 +63,17 @@ class Collate:
     """Pads rows to the longest of the batch.
 
     Returns input_ids, attention_mask and labels of shape (B, T); with a prompt weight also loss_weights (B, T), the
-    weight of each position's own token: 0 for padding, `prompt_loss_weight` for prompt tokens, 1 for the rest.
+    weight of each position's own token: 0 for padding, `prompt_loss_weight` for prompt tokens, 1 for the rest. Of no
+    rows it makes one of padding: a process for which none is left calls the model as often as the others.
     """
 
     def __init__(self, pad_id: int, prompt_loss_weight: float) -> None:
         self.pad_id, self.prompt_loss_weight = pad_id, prompt_loss_weight
 
     def __call__(self, rows: Sequence[Tokens]) -> dict[str, torch.Tensor]:  # noqa: D102 - see the class
-        lengths = torch.tensor([len(row.ids) for row in rows])
+        lengths = torch.tensor([len(row.ids) for row in rows] or [NOTHING])
         longest = int(lengths.max())
-        filling = _Filling(len(rows), longest, self.pad_id, self.prompt_loss_weight)
+        filling = _Filling(len(lengths), longest, self.pad_id, self.prompt_loss_weight)
         for line, row in enumerate(rows):
             filling.put(row, line)
         mask = (torch.arange(longest) < lengths[:, None]).long()  # (B, T)
@@ -88,15 +89,18 @@ class Pack:
     Args:
         layout: how rows lie in a sequence.
         at_once: sequences of a micro-batch; each has at most as many tokens as the longest row of the step.
+        process: which one this is, and of how many: it gets the rows of all of them, and makes its own micro-batches.
     """
 
-    def __init__(self, pad_id: int, prompt_loss_weight: float, layout: Layout, at_once: int) -> None:
+    def __init__(
+        self, pad_id: int, prompt_loss_weight: float, layout: Layout, at_once: int, process: tuple[int, int] = (0, 1)
+    ) -> None:
         self._pad_id, self._prompt_loss_weight = pad_id, prompt_loss_weight
-        self._layout, self._at_once = layout, at_once
+        self._layout, self._at_once, self._process = layout, at_once, process
 
     def __call__(self, rows: Sequence[Tokens]) -> dict[str, list[dict[str, torch.Tensor]]]:  # noqa: D102 - see the class
-        lengths = [len(row.ids) for row in rows]
-        return {PACKED: [self._batch(rows, lines) for lines in sequences(lengths, self._layout, self._at_once)]}
+        made = sequences([len(row.ids) for row in rows], self._layout, self._at_once, *self._process)
+        return {PACKED: [self._batch(rows, lines) for lines in made]}
 
     def places(self, lengths: Sequence[int]) -> Iterator[tuple[int, int, int]]:
         """Where rows of these lengths lie in the first micro-batch: sequence, column, row."""

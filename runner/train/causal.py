@@ -12,11 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 
 from runner import spec
 from runner.data.epochs import Epochs
-from runner.train import penalties
+from runner.train import penalties, processes, zero
 from runner.train.arguments import Setup, checked, trainer_arguments
 from runner.train.batches import IGNORED, Collate, Pack, micro_batches
 from runner.train.penalties import Penalty, Share, model_inputs, weight_of
-from runner.train.rows import EpochRows
+from runner.train.rows import Dealt, EpochRows, StepLoader, loader
 
 
 def weighted_loss(
@@ -37,6 +37,9 @@ def weighted_loss(
 
 class CausalTrainer(Trainer):
     """transformers' Trainer, with a weight for prompt tokens where the recipe gives one, and terms added to the loss.
+
+    Where several processes train, gradients are averaged over them: the loss of each is its part of the step's times
+    their number.
 
     Args:
         batch: rows per step, and steps per epoch.
@@ -61,23 +64,32 @@ class CausalTrainer(Trainer):
         epoch, index = divmod(step, self._steps_per_epoch)
         return self.train_dataset.tokens_in(epoch, index * self._rows_per_step, (index + 1) * self._rows_per_step)
 
+    def get_train_dataloader(self) -> StepLoader:
+        """This process's rows; where they are packed, which is done for all processes at once, those of all."""
+        packed = isinstance(self.data_collator, Pack)
+        at_once = self._rows_per_step if packed else self.args.per_device_train_batch_size
+        dealt = Dealt(self.train_dataset, self._rows_per_step, at_once, alone=packed)
+        return loader(self.args, self.train_dataset, dealt, self.data_collator)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of a step, and the sum of the weights of their tokens, by which the loss is divided."""
-        batches, items = super().get_batch_samples(*args, **kwargs)
+        """The micro-batches of a step, and the sum of the weights of the tokens that all processes have of it, by which
+        the loss is divided."""
+        batches, _ = super().get_batch_samples(*args, **kwargs)
         micro = micro_batches(batches)
-        if items is None or (micro and "loss_weights" in micro[0]):
-            items = torch.as_tensor(sum(weight_of(batch) for batch in micro), device=self.args.device)
+        items = processes.total(torch.as_tensor(sum(weight_of(batch) for batch in micro)))
         self._micro_batch, self._micro_batches = 0, len(micro)
         self._unrecorded_steps += 1
         # a batch of rows that were all cut before their completion teaches nothing, and must not divide by zero
-        return batches, torch.as_tensor(items).clamp(min=1)
+        return batches, items.to(self.args.device).clamp(min=1)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradients of a micro-batch; of a packed step, of all of its own, whose number differs from step to step."""
-        losses = [
-            super(CausalTrainer, self).training_step(model, one, num_items_in_batch) for one in micro_batches([inputs])
-        ]
-        return torch.stack(losses).sum()
+        *before, last = micro_batches([inputs])
+        losses = []
+        for one in before:
+            with processes.holding_back(self.accelerator, model):
+                losses.append(super().training_step(model, one, num_items_in_batch))
+        return torch.stack([*losses, super().training_step(model, last, num_items_in_batch)]).sum()
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -90,11 +102,13 @@ class CausalTrainer(Trainer):
             loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self._penalties:
             loss = loss + self._terms(model, inputs, outputs, num_items_in_batch)
+        loss = loss * processes.count()
         return (loss, outputs) if return_outputs else loss
 
     def _terms(self, model: Any, inputs: dict[str, Any], outputs: Any, total: torch.Tensor) -> torch.Tensor:
         """What the penalties add for a micro-batch."""
-        share = Share(self.state.global_step, self._micro_batch, self._micro_batches, total)
+        index, of = self._micro_batch * processes.count() + processes.rank(), self._micro_batches * processes.count()
+        share = Share(self.state.global_step, index, of, total)
         self._micro_batch += 1
         terms = [penalty.loss(model, inputs, outputs, share) for penalty in self._penalties]
         for penalty, term in zip(self._penalties, terms, strict=True):
@@ -104,7 +118,8 @@ class CausalTrainer(Trainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Record losses; the terms are means over the steps since the last time, as the loss is."""
         if "loss" in logs and self._penalties:
-            added = {name: value.item() / max(self._unrecorded_steps, 1) for name, value in self._added.items()}
+            steps = max(self._unrecorded_steps, 1)
+            added = {name: processes.total(value).item() / steps for name, value in self._added.items()}
             logs = {**logs, "cross_entropy": logs["loss"] - sum(added.values()), **added}
             self._added, self._unrecorded_steps = {}, 0
         super().log(logs, *args, **kwargs)
@@ -137,14 +152,15 @@ def build(
     own = trainer_arguments(stage, setup)
     if stage.packing is True:
         # the rows of a step come together, and are divided into micro-batches where they are packed
-        own |= {"per_device_train_batch_size": stage.global_batch_size, "gradient_accumulation_steps": 1}
+        share = stage.global_batch_size // processes.count()
+        own |= {"per_device_train_batch_size": share, "gradient_accumulation_steps": 1}
         own |= {"use_cache": False}  # with a cache transformers does not look for rows that share a sequence
     arguments = checked(TrainingArguments, stage, model, own)
     collate = Collate(tokenizer.pad_token_id, prompt_loss_weight)
     return CausalTrainer(
         batch=(stage.global_batch_size, setup.job.steps_per_epoch),
         penalties=[
-            *penalties.build(stage, setup, _on_device(model, arguments), collate, penalty_rows),
+            *penalties.build(stage, setup, _on_device(model, setup, arguments), collate, penalty_rows),
             *_on_adapter(stage, model),
         ],
         model=model,
@@ -169,11 +185,15 @@ def _packed(stage: spec.Pretrain | spec.Sft, setup: Setup, model: PreTrainedMode
     from runner.train import isolation
 
     layout = isolation.choose(model, model.config._attn_implementation)
-    return Pack(padded.pad_id, padded.prompt_loss_weight, layout, setup.job.per_device_batch_size)
+    process = (processes.rank(), processes.count())
+    return Pack(padded.pad_id, padded.prompt_loss_weight, layout, setup.job.per_device_batch_size, process)
 
 
-def _on_device(model: PreTrainedModel, arguments: TrainingArguments) -> PreTrainedModel:
-    """The model where it will be trained, which is where the penalties keep what they need of it."""
+def _on_device(model: PreTrainedModel, setup: Setup, arguments: TrainingArguments) -> PreTrainedModel:
+    """The model where it will be trained, which is where the penalties keep what they need of it; one that ZeRO-3 is to
+    divide stays where it is, and no device has to hold all of it."""
+    if zero.is_divided(setup.deepspeed):
+        return model
     if next(model.parameters()).device.type != arguments.device.type:
         model.to(arguments.device)  # type: ignore[arg-type]  # a device is one
     return model

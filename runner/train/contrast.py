@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from runner import spec
 from runner.data.candidates import Candidates, wrong_tokens
 from runner.data.epochs import epoch_order
+from runner.train import processes
 from runner.train.arguments import Setup, checked, trainer_arguments
+from runner.train.packing import NOTHING
+from runner.train.rows import Dealt, StepLoader, loader
 
 
 class Prompts(Dataset[Candidates]):
@@ -24,7 +27,7 @@ class Prompts(Dataset[Candidates]):
         self._epoch, self._order = 0, epoch_order(len(rows), seed, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Reshuffle; called by accelerate's data loader at the start of each epoch."""
+        """Reshuffle; called by `Dealt` at the start of each epoch."""
         if epoch != self._epoch:
             self._epoch, self._order = epoch, epoch_order(len(self._rows), self._seed, epoch)
 
@@ -44,14 +47,18 @@ class Collate:
     """All completions of some prompts as one padded batch: those of a prompt one after the other, chosen first.
 
     Returns, with R completions of B prompts: input_ids, attention_mask, said and wrong of shape (R, T), where `said` is
-    1 at the tokens of the completion and `wrong` at those that chosen does not have (`wrong_tokens`); and prompt_of and
-    place of shape (R,): which prompt a completion answers, and its number there, 0 for chosen.
+    1 at the tokens of the completion and `wrong` at those that chosen does not have (`wrong_tokens`); prompt_of and
+    place of shape (R,): which prompt a completion answers, and its number there, 0 for chosen; and how many prompts
+    they are. Of no prompts it makes one of padding, which counts as none: a process for which no prompt is left calls
+    the model as often as the others.
     """
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
-    def __call__(self, prompts: list[Candidates]) -> dict[str, torch.Tensor]:  # noqa: D102 - see the class
+    def __call__(self, prompts: list[Candidates]) -> dict[str, Any]:  # noqa: D102 - see the class
+        counted = len(prompts)
+        prompts = prompts or [Candidates((self._pad_id,) * (NOTHING - 1), (self._pad_id,), ())]
         rows = [(number, row, said) for number, row in enumerate(prompts) for said in row.completions]
         longest = max(len(row.prompt_ids) + len(said) for _, row, said in rows)
         ids = torch.full((len(rows), longest), self._pad_id)
@@ -71,6 +78,7 @@ class Collate:
             "wrong": masks[2],
             "prompt_of": torch.tensor([number for number, _, _ in rows]),
             "place": torch.tensor([place for row in prompts for place in range(len(row.completions))]),
+            "prompts": counted,
         }
 
 
@@ -86,7 +94,7 @@ class Parts:
     """1 where chosen has the best score."""
 
 
-def parts(stage: spec.Contrast, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> Parts:
+def parts(stage: spec.Contrast, logits: torch.Tensor, batch: Mapping[str, Any]) -> Parts:
     """The terms of `spec.Contrast`, for each prompt.
 
     Args:
@@ -126,6 +134,9 @@ def parts(stage: spec.Contrast, logits: torch.Tensor, batch: dict[str, torch.Ten
 class ContrastTrainer(Trainer):
     """transformers' Trainer with the loss of `spec.Contrast`: the mean over the prompts of the global batch.
 
+    Where several processes train, gradients are averaged over them: the loss of each is its part of the step's times
+    their number.
+
     Args:
         stage: weights, score and temperature.
         batch: prompts per step, and steps per epoch.
@@ -147,11 +158,16 @@ class ContrastTrainer(Trainer):
         epoch, index = divmod(step, self._steps_per_epoch)
         return self.train_dataset.tokens_in(epoch, index * self._rows_per_step, (index + 1) * self._rows_per_step)
 
+    def get_train_dataloader(self) -> StepLoader:
+        """This process's prompts."""
+        dealt = Dealt(self.train_dataset, self._rows_per_step, self.args.per_device_train_batch_size)
+        return loader(self.args, self.train_dataset, dealt, self.data_collator)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """The micro-batches of a step, and how many prompts they hold, by which the loss is divided."""
+        """The micro-batches of a step, and how many prompts all processes have of it, by which the loss is divided."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
         self._unrecorded_steps += 1
-        return batches, sum(int(batch["prompt_of"][-1]) + 1 for batch in batches)
+        return batches, sum(processes.told(sum(batch["prompts"] for batch in batches)))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -163,18 +179,20 @@ class ContrastTrainer(Trainer):
         loss = stage.contrast_weight * found.contrast + stage.sft_weight * found.sft
         if stage.unlikelihood_weight:
             loss = loss + stage.unlikelihood_weight * found.unlikelihood
+        counts = inputs["prompts"] > 0
         for name, values in vars(found).items():
             if name != "unlikelihood" or stage.unlikelihood_weight:
-                share = values.detach().sum() / num_items_in_batch
+                share = counts * values.detach().sum() / num_items_in_batch
                 self._recorded[name] = self._recorded.get(name, 0) + share
-        loss = loss.sum() / num_items_in_batch
+        loss = counts * loss.sum() / num_items_in_batch * processes.count()
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Record losses; their parts are means over the steps since the last time, as the loss is."""
         if "loss" in logs:
             steps = max(self._unrecorded_steps, 1)
-            logs = {**logs, **{name: value.item() / steps for name, value in self._recorded.items()}}
+            means = {name: processes.total(value).item() / steps for name, value in self._recorded.items()}
+            logs = {**logs, **means}
             self._recorded, self._unrecorded_steps = {}, 0
         super().log(logs, *args, **kwargs)
 

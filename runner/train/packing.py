@@ -26,6 +26,10 @@ class Layout(Enum):
     """(S, L): sequences of one length, in each of which a mask keeps the rows apart."""
 
 
+NOTHING = 2
+"""Tokens of the sequence of a process for which no row is left: it must call the model as often as the others."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a row lies in a sequence."""
@@ -53,18 +57,26 @@ def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return found
 
 
-def sequences(lengths: Sequence[int], layout: Layout, at_once: int) -> Iterator[list[list[Place]]]:
-    """The micro-batches of a step, each a list of sequences.
+def sequences(
+    lengths: Sequence[int], layout: Layout, at_once: int, index: int = 0, of: int = 1
+) -> Iterator[list[list[Place]]]:
+    """The micro-batches of a step that one process has, each a list of sequences; all processes have as many.
 
     Args:
-        lengths: tokens of each row.
+        lengths: tokens of each row of the whole step.
         layout: how they are to lie.
         at_once: sequences of a micro-batch, of which each has at most as many tokens as the longest row.
+        index: of the process, from 0.
+        of: processes.
     """
     longest = max(lengths)
     packed = bins(lengths, longest)
-    for start in range(0, len(packed), at_once):
-        some = packed[start : start + at_once]
+    for start in range(0, len(packed), at_once * of):
+        for_all = packed[start : start + at_once * of]
+        some = for_all[len(for_all) * index // of : len(for_all) * (index + 1) // of]
+        if not some:
+            yield [[Place(-1, NOTHING)]]
+            continue
         if layout is Layout.MASKED:
             width = max(sum(lengths[row] for row in members) for members in some)
             yield [_filled([Place(row, lengths[row]) for row in members], width) for members in some]

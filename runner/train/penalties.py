@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from runner import spec
 from runner.data.epochs import Epochs
 from runner.data.tokens import Tokens
+from runner.train import processes
 from runner.train.arguments import Setup
 from runner.train.batches import IGNORED, Collate
 
@@ -27,14 +28,15 @@ _KEY = "stage_key"
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of its step a micro-batch is. The terms of a step's micro-batches add up to the term of the step."""
+    """Which part of its step a micro-batch is. The terms of a step's micro-batches, of all processes, add up to the
+    term of the step."""
 
     step: int
     """Optimizer step, from 0."""
     index: int
-    """Of the micro-batch in its step, from 0."""
+    """Of the micro-batch in its step, from 0: the first ones of all processes, then their second ones."""
     of: int
-    """Micro-batches of the step."""
+    """Micro-batches of the step, of all processes."""
     total: torch.Tensor
     """Scalar: weights of the supervised tokens of the whole step, by which its cross-entropy is divided."""
 
@@ -78,8 +80,10 @@ class Start:
         """What the start says, without dropout: (B, T, V)."""
         training = self.network.training
         self.network.train(False)
+        now = trained(self.network)  # which DeepSpeed may hold in 16 bits
+        parameters = {name: value.to(now[name].dtype) for name, value in self.parameters.items()}
         try:
-            called = torch.func.functional_call(self.network, self.parameters, (), {**inputs, "use_cache": False})
+            called = torch.func.functional_call(self.network, parameters, (), {**inputs, "use_cache": False})
         finally:
             self.network.train(training)
         logits: torch.Tensor = called.logits
@@ -129,12 +133,12 @@ class StepRows:
         """The rows of a step, from 0."""
         return [self._row(place) for place in range(step * self._rows, (step + 1) * self._rows)]
 
-    def batch(self, share: Share) -> tuple[dict[str, torch.Tensor] | None, torch.Tensor]:
-        """A micro-batch's part of its step's rows, None where it has none; and the weight of all of them."""
+    def batch(self, share: Share) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """A micro-batch's part of its step's rows, which may be padding alone; and the weight of all of them."""
         rows = self.of_step(share.step)
         total = weight_of(self._collate(rows)).clamp(min=1)
         own = rows[share.index * len(rows) // share.of : (share.index + 1) * len(rows) // share.of]
-        return self._collate(own) if own else None, total
+        return self._collate(own), total
 
     def _row(self, place: int) -> Tokens:
         epoch, index = divmod(place, len(self._epochs))
@@ -155,8 +159,6 @@ class KlToStart:
             batch, total, now = inputs, share.total, outputs.logits
         else:
             drawn, total = self._rows.batch(share)
-            if drawn is None:
-                return torch.zeros((), device=outputs.logits.device)
             batch = {name: value.to(outputs.logits.device) for name, value in drawn.items()}
             now = model(**model_inputs(batch)).logits
         return self._weight * divergence(self._start.logits(model_inputs(batch)), now, batch) / total
@@ -191,7 +193,7 @@ def fisher(network: PreTrainedModel, rows: Iterable[Tokens]) -> dict[str, torch.
     Empirical: the tokens are those of the row, not drawn from the model, as the paper's formula would have it; the two
     are alike where the model knows the rows (Kunstner et al. 2019, arXiv:1905.12558, on when they are not). Per row:
     squaring a batch's mean gradient would let rows cancel out. Rows are taken one at a time, so none is padded, and
-    dropout is off.
+    dropout is off. Where several processes train, each takes some of the rows.
     """
     training, parameters = network.training, trained(network)
     device = next(iter(parameters.values())).device
@@ -200,7 +202,7 @@ def fisher(network: PreTrainedModel, rows: Iterable[Tokens]) -> dict[str, torch.
     network.train(False)
     for row in rows:
         count += 1
-        if row.supervised == 0:
+        if row.supervised == 0 or count % processes.count() != processes.rank():
             continue
         batch = {name: value.to(device) for name, value in Collate(0, 0.0)([row]).items()}
         logits = network(**model_inputs(batch), use_cache=False).logits[0, :-1].float()  # (T-1, V)
@@ -213,6 +215,8 @@ def fisher(network: PreTrainedModel, rows: Iterable[Tokens]) -> dict[str, torch.
         for total, gradient in zip(sums, gradients, strict=True):
             total.addcmul_(gradient.float(), gradient.float())
     network.train(training)
+    for total in sums:
+        processes.add_up(total)
     return {name: total / max(count, 1) for name, total in zip(parameters, sums, strict=True)}
 
 
@@ -231,6 +235,8 @@ def kept_fisher(path: Path, key: str, network: PreTrainedModel, rows: Iterable[T
             if file.metadata().get(_KEY) == key:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     measured = fisher(network, rows)
+    if not processes.is_first():
+        return measured
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     save_file(measured, temporary, metadata={_KEY: key, "format_version": "1"})

@@ -17,18 +17,24 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 
 from runner import checkpoints, jobs
 from runner.atomic import publish_text
-from runner.events import Finished, Journal, Logged, Published, Started
+from runner.events import Event, Finished, Journal, Logged, Published, Started
 from runner.jobs import Job
-from runner.train import stopping
+from runner.train import processes, stopping, zero
+from runner.train.background import Background
 
 _COMPLETE = "complete.json"
 _LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
 """What has a field of its own in `Logged`."""
 _LOOK_EVERY_S = 0.01
+_UNDECIDED, _GO_ON, _END, _SIGNALLED = range(4)
+"""What a process knows of what is to become of the stage after a checkpoint."""
 
 
 class Publishing(TrainerCallback):
     """Publishes at the job's steps, saves state when interrupted, and waits for the parent's decision.
+
+    Where several processes train, each has one of these: a signal to one of them ends them all at the same step, the
+    first one alone writes, and all of them wait.
 
     Args:
         run: the run folder.
@@ -36,10 +42,11 @@ class Publishing(TrainerCallback):
         kind: the stage's kind, for manifests.
         job: what to do.
         tokens_in_step: for a step counted from 0, its real tokens and how many of them are supervised.
-        journal: where events go.
+        journal: where events go; only the first process has one.
         attention: what was chosen, for the `started` event.
         notes: what is worth a word about the parameters, for the same.
         settings: of the model's configuration, as they are to be published: training may have others.
+        waits: for the parent's decision, at every checkpoint but the last.
         waits_at_the_end: also at the last checkpoint, because trackers are told what its probes say.
     """
 
@@ -51,22 +58,24 @@ class Publishing(TrainerCallback):
         kind: str,
         job: Job,
         tokens_in_step: Callable[[int], tuple[int, int]],
-        journal: Journal,
+        journal: Journal | None,
         attention: str,
         notes: tuple[str, ...] = (),
         settings: Mapping[str, float] = MappingProxyType({}),
+        waits: bool = True,
         waits_at_the_end: bool = False,
     ) -> None:
         self._folder = run / job.stage
         self._recipe, self._kind, self._job = recipe, kind, job
         self._tokens_in_step, self._journal, self._attention = tokens_in_step, journal, attention
         self._notes, self._settings = notes, settings
-        self._waits_at_the_end = waits_at_the_end
+        self._waits, self._waits_at_the_end = waits, waits_at_the_end
         self._tokens = self._supervised = 0
         self._training_s = 0.0
         self._step_began = self._last_logged = time.perf_counter()
         self._tokens_logged = 0
-        self._signalled = False
+        self._background = Background()
+        self._signalled = self._ends = False  # what this process knows, what all have agreed on
         self._steps_taken = 0
         signal.signal(signal.SIGTERM, self._note_signal)
         signal.signal(signal.SIGINT, self._note_signal)
@@ -74,7 +83,7 @@ class Publishing(TrainerCallback):
     @property
     def interrupted(self) -> bool:
         """Whether a signal ended training before its last step."""
-        return self._signalled and self._steps_taken < self._job.total_steps
+        return self._ends and self._steps_taken < self._job.total_steps
 
     def _note_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
@@ -89,11 +98,12 @@ class Publishing(TrainerCallback):
         dtype = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
         # an adapter's copy, which dpo compares with, is no part of the model
         own = [parameter for name, parameter in model.named_parameters() if ".ref." not in name]
-        parameters = sum(parameter.numel() for parameter in own)
-        trained = sum(parameter.numel() for parameter in own if parameter.requires_grad)
-        device = str(args.device) if args.device.type == "cpu" else torch.cuda.get_device_name(args.device)
+        parameters = sum(zero.whole(parameter) for parameter in own)
+        trained = sum(zero.whole(parameter) for parameter in own if parameter.requires_grad)
+        device = "cpu" if args.device.type == "cpu" else torch.cuda.get_device_name(args.device)
+        device = f"{processes.count()} x {device}" if processes.count() > 1 else device
         job, only = self._job, trained if trained < parameters else None
-        self._journal.write(
+        self._tell(
             Started(
                 job.stage,
                 state.global_step,
@@ -114,10 +124,12 @@ class Publishing(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         self._training_s += time.perf_counter() - self._step_began
         self._count(state.global_step - 1)
-        if state.global_step in self._job.publish_steps or self._signalled:
+        self._ends = processes.any_of(self._signalled)
+        if state.global_step in self._job.publish_steps or self._ends:
+            self._background.wait()  # it drops every state but its own
             control.should_save = True
             control.should_log = True
-        if self._signalled:
+        if self._ends:
             control.should_training_stop = True
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
@@ -128,7 +140,7 @@ class Publishing(TrainerCallback):
         pace = (self._tokens - self._tokens_logged) / max(now - self._last_logged, 1e-9)
         self._last_logged, self._tokens_logged = now, self._tokens
         numbers = {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
-        self._journal.write(
+        self._tell(
             Logged(
                 self._job.stage,
                 state.global_step,
@@ -145,19 +157,23 @@ class Publishing(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         step = state.global_step
         saved = self._folder / "state" / f"checkpoint-{step}"
-        if step in self._job.publish_steps:
-            stopping.write(kw["model"], saved)
-            self._publish(saved, state)
-        # only now: a trainer that is killed in between takes these steps again, and so publishes what it had not
-        _mark_complete(saved)
-        # the decision may have taken long; it belongs to no step and to no pace
-        self._last_logged = time.perf_counter()
+        processes.wait_for_all()  # each writes a part of the state
+        if processes.is_first():
+            if step in self._job.publish_steps:
+                stopping.write(kw["model"], saved)
+            self._background.do(self._keeping(saved, state))
+            if step in self._job.publish_steps and self._waits_at(step):
+                self._background.wait()
+        processes.wait_for_all()
         if step in self._job.publish_steps and not self._decided_to_go_on(step):
             control.should_training_stop = True
+        # the decision may have taken long; it belongs to no step and to no pace
+        self._last_logged = time.perf_counter()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        self._background.wait()
         self._steps_taken = state.global_step
-        self._journal.write(
+        self._tell(
             Finished(
                 self._job.stage,
                 state.global_step,
@@ -170,13 +186,30 @@ class Publishing(TrainerCallback):
 
     # --- steps of the above ---
 
+    def _tell(self, event: Event) -> None:
+        if self._journal is not None:
+            self._journal.write(event)
+
     def _count(self, step: int) -> None:
         tokens, supervised = self._tokens_in_step(step)
         self._tokens += tokens
         self._supervised += supervised
 
-    def _publish(self, saved: Path, state: TrainerState) -> None:
+    def _keeping(self, saved: Path, state: TrainerState) -> Callable[[], None]:
+        """What is to be done with a state that was written: publish the checkpoint in it, then say that it is whole."""
         step, epoch = state.global_step, round(state.epoch or 0.0, 6)
+        tokens, training_s = self._tokens, round(self._training_s, 3)
+
+        def keep() -> None:
+            if step in self._job.publish_steps:
+                self._publish(saved, step, epoch, tokens)
+                self._tell(Published(self._job.stage, step, epoch, training_s, self._waits_at(step)))
+            # only now: a trainer that is killed in between takes these steps again, and so publishes what it had not
+            _mark_complete(saved)
+
+        return keep
+
+    def _publish(self, saved: Path, step: int, epoch: float, tokens: int) -> None:
         _write_settings(saved / "config.json", self._settings)
         checkpoints.publish(
             saved,
@@ -188,22 +221,31 @@ class Publishing(TrainerCallback):
             epoch=epoch,
             stage_key=self._job.key,
             parent=self._job.start,
-            tokens=self._tokens,
+            tokens=tokens,
             versions={name: version(name) for name in ("torch", "transformers")},
         )
-        waits = step < self._job.total_steps or self._waits_at_the_end
-        self._journal.write(Published(self._job.stage, step, epoch, round(self._training_s, 3), waits))
+
+    def _waits_at(self, step: int) -> bool:
+        return self._waits if step < self._job.total_steps else self._waits_at_the_end
 
     def _decided_to_go_on(self, step: int) -> bool:
-        """Wait for the parent, which probes the checkpoint meanwhile; a signal ends the wait."""
-        if step >= self._job.total_steps and not self._waits_at_the_end:
+        """Wait for the parent, which probes the checkpoint meanwhile; a signal ends the wait.
+
+        Every process looks for itself, and tells the others each time what it has seen: so nobody waits long for one of
+        them, however long the probes take, and all do the same.
+        """
+        if not self._waits_at(step):
             return True
-        while (go_on := jobs.read_decision(self._folder, step)) is None:
-            if self._signalled:
+        while True:
+            decision = jobs.read_decision(self._folder, step)
+            seen = _UNDECIDED if decision is None else _GO_ON if decision else _END
+            known = processes.told(_SIGNALLED if self._signalled else seen)
+            if _SIGNALLED in known:
+                self._ends = True
                 return False
+            if _UNDECIDED not in known:
+                return _END not in known
             time.sleep(_LOOK_EVERY_S)
-        self._last_logged = time.perf_counter()
-        return go_on
 
 
 def _write_settings(config: Path, settings: Mapping[str, float]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from runner import jobs, loadable, model, spec
 from runner.data import vocabulary
-from runner.errors import BadCheckpoint, BadRecipe, Problem
+from runner.errors import BadCheckpoint, BadRecipe, Problem, first_line
 from runner.folder import folder_or_hub_id, tokenizer_place
 from runner.recipe import Loaded
-from runner.train import frozen
+from runner.train import frozen, processes, zero
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+_STATE = "state/start"
+"""In a stage's folder: weights that ZeRO-3 divides while it loads them, where they were made for it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Start:
     attention: str
     dtype: str
     """That is computed in."""
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
+    """What DeepSpeed is given; empty without."""
 
     @property
     def stage(self) -> spec.AnyStage:
@@ -78,6 +83,17 @@ class Start:
         return self.job.start is None and self.loaded.spec.model.extend_vocabulary is not None
 
     @property
+    def is_as_it_lies(self) -> bool:
+        """Whether the stage starts with the weights of a folder or hub id, and nothing is merged in or added first."""
+        return self.place is not None and not loadable.is_adapter(Path(self.place)) and not self.extends
+
+    @property
+    def dividing(self) -> Mapping[str, Any]:
+        """What DeepSpeed is given, where weights can be divided while they are loaded: whether rows that share a
+        sequence see each other is tried on whole ones."""
+        return {} if getattr(self.stage, "packing", False) is True else self.deepspeed
+
+    @property
     def goes_on(self) -> bool:
         """Whether the stage trains on the adapter that it starts from."""
         if self.place is None or not loadable.is_adapter(Path(self.place)):
@@ -105,11 +121,13 @@ def network(start: Start, tokenizer: PreTrainedTokenizerBase) -> tuple[PreTraine
         held = adapters.quantized(stage.lora)
         if start.goes_on and start.place is not None:
             base = model.base_of(Path(start.place))
-            on = model.load(base, start.attention, start.dtype, start.dropout, **held)
+            with zero.divided(start.dividing, start.dtype):
+                on = model.load(base, start.attention, start.dtype, start.dropout, **held)
             return adapters.continued(_prepared(on, held), stage.lora, Path(start.place), str(base)), ()
         assert stage.lora is not None  # what follows is a new adapter
         base = _base(start, tokenizer)
-        on = model.load(base, start.attention, start.dtype, start.dropout, **held)
+        with zero.divided(start.dividing, start.dtype):
+            on = model.load(base, start.attention, start.dtype, start.dropout, **held)
         adapters.check_output(on, stage.lora, stage.kind)
         return adapters.new(_prepared(on, held), stage.lora, str(base), start.loaded.spec.seed), ()
 
@@ -126,6 +144,7 @@ def reference(
     if config is not None and config.bias == "none" and start.is_still:
         return None
     whole = _whole(start, tokenizer, dropout=False)
+    whole.train(False)  # a new model would draw the dropouts of its configuration
     return whole if config is None else whole.to(getattr(torch, start.dtype))
 
 
@@ -138,6 +157,13 @@ def published_settings(start: Start) -> dict[str, float]:
         assert first.config is not None
         return dict(model.dropouts(_config(start.loaded)))
     return dict(model.dropouts(AutoConfig.from_pretrained(_weights_at(start.place))))
+
+
+def model_type(start: Start) -> str:
+    """What transformers calls the kind of model that a stage trains."""
+    if start.place is None:
+        return str((start.loaded.spec.model.config or {}).get("model_type", ""))
+    return str(AutoConfig.from_pretrained(_weights_at(start.place)).model_type)
 
 
 def _weights_at(place: str) -> Path | str:
@@ -156,7 +182,23 @@ def _prepared(network: PreTrainedModel, held: Any) -> PreTrainedModel:
 
 
 def _whole(start: Start, tokenizer: PreTrainedTokenizerBase, dropout: bool = True) -> PreTrainedModel:
-    """All weights that the stage starts with, in float32; an adapter merged in."""
+    """All weights that the stage starts with, in float32; an adapter merged in. Where ZeRO-3 trains, each process has
+    its part of them, in the dtype of the run.
+
+    Args:
+        start: of the stage.
+        tokenizer: its tokenizer.
+        dropout: whether they have that of the stage.
+    """
+    if not zero.is_divided(start.dividing):
+        return _made(start, tokenizer, dropout)
+    # weights that are in no folder are made by one process: drawn in parts they would be others
+    place = start.place if start.place is not None and start.is_as_it_lies else _write(start, tokenizer, _STATE)
+    with zero.divided(start.dividing, start.dtype):
+        return model.load(place, start.attention, start.dtype, start.dropout if dropout else None)
+
+
+def _made(start: Start, tokenizer: PreTrainedTokenizerBase, dropout: bool) -> PreTrainedModel:
     first, rate = start.loaded.spec.model, start.dropout if dropout else None
     if start.place is None:
         assert first.config is not None
@@ -184,21 +226,24 @@ def _check_read(tokenizer: PreTrainedTokenizerBase, terms: Sequence[vocabulary.T
 
 
 def _base(start: Start, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Where the base of a new adapter lies: where the stage starts, or, if those weights are in no folder of their own
-    (they are new, tokens were added, an adapter was merged in), `STAGE/base`, which is written now, whole or not at
-    all.
-    """
-    place = start.place
-    if place is not None and not loadable.is_adapter(Path(place)) and not start.extends:
-        return place
-    folder = start.run / start.job.stage / loadable.BASE
-    if not folder.exists():
-        temporary = folder.with_name(f".base.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        whole = _whole(start, tokenizer, dropout=False).to(getattr(torch, start.dtype))
-        whole.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        temporary.replace(folder)
+    """Where the base of a new adapter lies: where the stage starts, or, if those weights are in no folder of their own,
+    `STAGE/base`, which is written now."""
+    if start.place is not None and start.is_as_it_lies:
+        return start.place
+    return _write(start, tokenizer, loadable.BASE)
+
+
+def _write(start: Start, tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """The weights that the stage starts with, in a folder of the stage; written once, whole or not at all."""
+    folder = start.run / start.job.stage / name
+    with processes.first_alone():
+        if not folder.exists():
+            temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+            shutil.rmtree(temporary, ignore_errors=True)
+            whole = _made(start, tokenizer, dropout=False).to(getattr(torch, start.dtype))
+            whole.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            temporary.replace(folder)
     return str(folder.resolve())
 
 
@@ -221,13 +266,16 @@ def _about(stage: str) -> Iterator[None]:
 # --- before anything trains ---
 
 
-def check_all(loaded: Loaded) -> None:
+def check_all(loaded: Loaded, *, elsewhere: bool = False) -> None:
     """Whether the model has what every stage says of its parts: targets of adapters, names of parameters, dropouts. It
     is made without weights, on torch's meta device, so that a slip in the last stage is found before the first one
     trains. Stages that start from a folder of another model are looked at when their turn comes.
 
+    Args:
+        elsewhere: it will be trained on another machine; what is installed on this one does not matter.
+
     Raises:
-        BadRecipe: it has not.
+        BadRecipe: it has not; with what is wrong in every stage.
     """
     recipe = loaded.spec
     named = {
@@ -236,30 +284,60 @@ def check_all(loaded: Loaded) -> None:
         if (stage.lora or stage.freeze or stage.train_only or stage.dropout is not None)
         and recipe.stages[recipe.lineage(name)[-1]].from_ is None
     }
-    skeleton = _skeleton(loaded) if named else None
-    if skeleton is None:
+    made = skeleton(loaded)[0] if named else None
+    if made is None:
         return
+    problems: list[Problem] = []
     for name, stage in named.items():
-        with _about(name):
-            model.set_dropout(skeleton.config, stage.dropout)
-            frozen.choose(skeleton, stage)
-            if stage.lora is not None:
-                from runner.train import adapters
-
-                adapters.quantized(stage.lora)
-                adapters.check_targets(skeleton, stage.lora.targets)
-                adapters.check_output(skeleton, stage.lora, stage.kind)
+        try:
+            with _about(name):
+                _check(made, stage, elsewhere=elsewhere)
+        except BadRecipe as error:
+            problems += error.problems
+    if problems:
+        raise BadRecipe(problems)
 
 
-def _skeleton(loaded: Loaded) -> PreTrainedModel | None:
-    """The recipe's model without weights; None where it cannot be made, which is said when it is made in earnest."""
+def _check(made: PreTrainedModel, stage: spec.AnyStage, *, elsewhere: bool) -> None:
+    model.set_dropout(made.config, stage.dropout)
+    frozen.choose(made, stage)
+    if stage.lora is not None:
+        from runner.train import adapters
+
+        if not elsewhere:
+            adapters.quantized(stage.lora)
+        adapters.check_targets(made, stage.lora.targets)
+        adapters.check_output(made, stage.lora, stage.kind)
+
+
+def skeleton(loaded: Loaded, attention: str = "") -> tuple[PreTrainedModel | None, str]:
+    """The recipe's model without weights; None where it cannot be made, and why. It is made in earnest later.
+
+    Args:
+        attention: an implementation; that the model has none of it is told too.
+    """
+    try:
+        config = _config(loaded)
+        refused = _refused(config, attention)
+        with torch.device("meta"):
+            made: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        made.tie_weights()
+    except (BadCheckpoint, OSError, *model.IMPOSSIBLE) as error:
+        return None, first_line(error)
+    return made, refused
+
+
+def _refused(config: PreTrainedConfig, attention: str) -> str:
+    """What the model's code says against an attention implementation; flash attention is not asked here."""
+    if attention not in ("sdpa", "eager"):
+        return ""
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(_config(loaded))  # type: ignore[no-untyped-call]
-        made.tie_weights()
-    except (BadCheckpoint, OSError, *model.IMPOSSIBLE):
-        return None
-    return made
+            AutoModelForCausalLM.from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        said = first_line(error)
+        return f"model.attn_implementation: {said}" if "attention" in said.lower() else ""
+    return ""
 
 
 def _config(loaded: Loaded) -> PreTrainedConfig:

@@ -1,12 +1,14 @@
 """What trackers are told besides losses: the pass rates of a checkpoint's suites, at its step.
 
-Trackers are transformers' own callbacks (`report_to`). The rates are read from the verdicts that the parent has put
-into the run by the time a trainer goes on, so this works with every tracker and in the one session it has open.
+Trackers are transformers' own callbacks (`report_to`). The rates are read from the verdicts that the parent puts into
+the run, by the time a trainer that waits for them goes on, else when they are there; so this works with every tracker
+and in the one session it has open.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +28,27 @@ class PassRates(TrainerCallback):
 
     def __init__(self, trainer: Trainer, stage_folder: Path) -> None:
         self._trainer, self._folder = trainer, stage_folder
+        self._untold: list[int] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """After a resume: what was asked of the checkpoint it resumes from, which nobody may have told."""
+        self._untold.append(state.global_step)
         self._tell(state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """After a checkpoint was published and probed."""
+        """After a checkpoint was published; it was probed too where training waits for that."""
+        self._untold.append(state.global_step)
         self._tell(state, control)
 
     def _tell(self, state: TrainerState, control: TrainerControl) -> None:
-        path = checkpoints.verdict_path(self._folder / f"ckpt-{state.global_step}")
-        if not path.is_file():
-            return
+        """Every checkpoint whose verdicts have come, at its own step."""
+        for step in list(self._untold):
+            path = checkpoints.verdict_path(self._folder / f"ckpt-{step}")
+            if path.is_file():
+                self._untold.remove(step)
+                self._log(path, replace(state, global_step=step), control)
+
+    def _log(self, path: Path, state: TrainerState, control: TrainerControl) -> None:
         file = verdicts.read(path)
         rates = {asked.suite: gate.count(file.of(asked.suite)).rate for asked in file.suites}
         logs = {f"eval_{suite}_pass_rate": rate for suite, rate in rates.items() if rate is not None}

@@ -1,32 +1,32 @@
-"""The trainer process: trains one stage of a run as its job file says.
+"""The trainer process: trains one stage of a run as its job file says, alone or with others.
 
-Started as `python -m runner.train.worker RUN STAGE` or forked by `runner.host`. It reads `recipe.yaml`, `run.json` and
-`<stage>/stage.json` of the run, and writes events, checkpoints and state; nothing else passes between it and its
-parent.
+Started as `python -m runner.train.worker RUN STAGE`, by torchrun for several of them, or forked by `runner.host`. It
+reads `recipe.yaml`, `run.json` and `<stage>/stage.json` of the run, and writes events, checkpoints and state; nothing
+else passes between it and its parent.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from runner import jobs, model, recipe, spec
+from runner import deepspeed_config, jobs, model, recipe, spec
 from runner.data import candidates, chat, datasets, preferred, samples
 from runner.data.conversations import Conversations
 from runner.data.epochs import stage_epochs
 from runner.data.penalty_rows import penalty_epochs
 from runner.data.token_store import TOKENS, Kept
-from runner.data.tokens import load_tokenizer
-from runner.errors import EXIT_INTERRUPTED, UserError
+from runner.data.tokenizer import load_tokenizer
+from runner.errors import EXIT_INTERRUPTED, UserError, first_line
 from runner.events import Journal
 from runner.folder import read_run
 from runner.recipe import Loaded
-from runner.train import causal, contrast, starting, stopping, tracking
-from runner.train.arguments import Setup, blamed
+from runner.train import causal, contrast, kernels, processes, starting, stopping, tracking, zero
+from runner.train.arguments import Setup, blamed, on_cpu
 from runner.train.causal import CausalTrainer
 from runner.train.contrast import ContrastTrainer
 from runner.train.publishing import Publishing, newest_state
@@ -46,24 +46,50 @@ def main(arguments: Sequence[str]) -> int:
     job = jobs.read(run / name)
     if job is None:
         raise UserError(f"{run / name} has no stage.json", hint="recipe run writes it")
-    journal = Journal(run / "events" / f"train-{name}.jsonl")
-    try:
-        publishing = _train(loaded, run, job, journal)
-    except UserError as error:
-        print(error.screen(), file=sys.stderr)
-        return error.exit_code
-    finally:
-        journal.close()
+    stage = loaded.spec.stages[name]
+    limit_s = float(stage.trainer_args.get("ddp_timeout", processes.TIMEOUT_S))
+    with processes.together(on_cpu(stage), limit_s, stage.trainer_args.get("ddp_backend")):
+        journal = Journal(run / "events" / f"train-{name}.jsonl") if processes.is_first() else None
+        try:
+            _check_number(job)
+            with zero.ready(deepspeed_config.kept(run / name, job.deepspeed), on_cpu(stage)) as deepspeed:
+                publishing = _train(loaded, run, job, journal, deepspeed)
+        except UserError as error:
+            # most are found by all of them; the first one's words are enough
+            said = error.screen() if processes.is_first() else f"process {processes.rank()}: {first_line(error)}"
+            print(said, file=sys.stderr)
+            return error.exit_code
+        finally:
+            if journal is not None:
+                journal.close()
     return EXIT_INTERRUPTED if publishing.interrupted else 0
 
 
-def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publishing:
+def _check_number(job: jobs.Job) -> None:
+    """Whether as many processes have met as the job is planned for.
+
+    Raises:
+        UserError: they are more or fewer.
+    """
+    if (found := processes.count()) != job.processes:
+        raise UserError(
+            f"stage {job.stage} is planned for {job.processes} processes, and {found} came to train it",
+            hint="recipe run --processes N plans it for N, and starts them",
+        )
+
+
+def _train(
+    loaded: Loaded, run: Path, job: jobs.Job, journal: Journal | None, deepspeed: Mapping[str, Any]
+) -> Publishing:
     stage, folder = loaded.spec.stages[job.stage], run / job.stage
     dtype = model.choose_dtype(loaded.spec.model.dtype).value
+    zero.check(loaded, deepspeed, dtype)
     attention = model.choose_attention(loaded.spec.model.attn_implementation, dtype)
     trackers = loaded.spec.report_to
-    setup = Setup(job, folder / "state", loaded.spec.seed, dtype, trackers, _name_for_trackers(run, loaded, job))
-    start = Start(loaded, run, job, attention.value, dtype)
+    name = _name_for_trackers(run, loaded, job)
+    start = Start(loaded, run, job, attention.value, dtype, deepspeed)
+    fast = kernels.choose(loaded.spec.launch, stage, starting.model_type(start))
+    setup = Setup(job, folder / "state", loaded.spec.seed, dtype, trackers, name, deepspeed, fast)
     starting.check_all(loaded)
     with blamed(stage):
         trainer, notes = _build(start, setup)
@@ -75,16 +101,21 @@ def _train(loaded: Loaded, run: Path, job: jobs.Job, journal: Journal) -> Publis
         tokens_in_step=trainer.tokens_in_step,
         journal=journal,
         attention=f"{attention.value} ({attention.why})",
-        notes=notes,
+        notes=(*notes, *zero.notes(deepspeed), *fast.notes(loaded.spec.launch)),
         settings=starting.published_settings(start),
-        waits_at_the_end=bool(trackers),
+        waits=loaded.spec.launch.probing == "between",
+        waits_at_the_end=bool(trackers) and loaded.spec.launch.probing != "elsewhere",
     )
     trainer.add_callback(publishing)
-    if trackers:
+    if trackers and processes.is_first():
         tracking.attach(trainer, run, job.stage)
     trainer.remove_callback(transformers.PrinterCallback)  # events are read, prints are not
-    _drop_stale_decisions(folder)
-    resume_from = newest_state(folder)
+    with processes.first_alone():
+        if processes.is_first():
+            _drop_stale_decisions(folder)
+        resume_from = newest_state(folder)
+    if processes.rank():
+        transformers.set_seed(loaded.spec.seed + processes.rank())  # each draws its own dropout
     with blamed(stage):
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return publishing
@@ -101,6 +132,8 @@ def _build(start: Start, setup: Setup) -> tuple[CausalTrainer | PreferenceTraine
     # dropout, and whatever else draws while training, starts from the seed too
     transformers.set_seed(seed)
     network, notes = starting.network(start, tokenizer)
+    if setup.kernels:
+        setup.kernels.patch(network, stage, shards_weights=zero.is_divided(setup.deepspeed))
     if template:
         stopping.stop_at(network, Conversations(template, fast).stop_id)
     if isinstance(stage, (spec.Dpo, spec.Contrast)):

@@ -7,12 +7,10 @@ refuse to begin in a folder that is not empty.
 
 from __future__ import annotations
 
-import signal
 import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.text import Text
@@ -20,12 +18,14 @@ from rich.text import Text
 from runner import checkpoints, loadable, verdicts
 from runner.errors import BadCheckpoint, FolderTaken, Interrupted, TrainingFailed, UserError
 from runner.folder import writing
+from runner.interruption import Interruption
 from runner.probing import targets
 from runner.watching import holding
 from runner.watching.arrivals import FINAL, Arrival, Arrivals, Signature, is_gone, signature
 from runner.watching.ledger import Asked, Ledger, files_key, probes_key, weights_sha256
 from runner.watching.options import Options, check
 from runner.watching.prober import ForeignProber, ProberDied, Stopped
+from runner.watching.run_folder import watch_run
 from runner.watching.sweep import Sweep
 
 _LOOK_EVERY_S = 0.5
@@ -43,6 +43,8 @@ def watch(options: Options, console: Console) -> int:
         Interrupted: by Ctrl-C; the same call goes on.
     """
     check(options)
+    if not options.probes:
+        return watch_run(options, console)
     with ExitStack() as stack:
         return _Watch(options, console, stack).run()
 
@@ -60,17 +62,9 @@ class _Watch:
         self._passed_over: dict[str, Signature] = {}
         """What is not asked: a prober died of it, or its weights are those of another checkpoint."""
         self._queued: set[str] = set()
-        self._signals = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, self._note_signal))
-        self._prober = ForeignProber(options.probes, options.suites, stack, lambda: self._signals > 0)
+        self._interruption = Interruption(stack, "verdicts that were reached are kept")
+        self._prober = ForeignProber(options.probes, options.suites, stack, lambda: self._interruption.asked_for)
         self._baseline = self._find_baseline()
-
-    def _note_signal(self, number: int, frame: FrameType | None) -> None:
-        """Once: show what there is and leave. Twice: leave at once."""
-        self._signals += 1
-        if self._signals > 1:
-            raise Interrupted("interrupted twice: left at once; verdicts that were reached are kept")
 
     def _find_baseline(self) -> targets.Target | None:
         """The checkpoint to compare with; a verdict file goes straight into the sweep."""
@@ -91,17 +85,19 @@ class _Watch:
         """Until the options or a signal say that it ends."""
         try:
             self._wait_for_the_first()
-            if not self._signals:
+            if not self._interruption.asked_for:
                 self._begin()
             self._follow()
         except Stopped:
             pass  # said below, after what there is
         except TrainingFailed as error:
             self._died[""] = str(error)
-        stopped = Interrupted.exit_code if self._signals else TrainingFailed.exit_code if self._died else 0
+        stopped = (
+            Interrupted.exit_code if self._interruption.asked_for else TrainingFailed.exit_code if self._died else 0
+        )
         screen, code = self._sweep.ending(self._console, stopped)
         self._console.print(screen)
-        if self._signals:
+        if self._interruption.asked_for:
             raise Interrupted(f"interrupted: verdicts are in {self._folder / 'probes'}, the same command goes on")
         if self._died:
             raise TrainingFailed("\n".join(self._died.values()))
@@ -114,7 +110,7 @@ class _Watch:
             UserError: it need not be waited for any longer.
         """
         began, told, once, idle_s = time.monotonic(), False, self._options.once, self._options.idle_s
-        while not self._signals and not self._arrivals.look():
+        while not self._interruption.asked_for and not self._arrivals.look():
             if not self._arrivals.waiting:
                 if once:
                     names = "checkpoint-N, ckpt-N, step_N, epoch_N or iter_N"
@@ -150,7 +146,7 @@ class _Watch:
 
     def _follow(self) -> None:
         idle_since = time.monotonic()
-        while not self._signals:
+        while not self._interruption.asked_for:
             due = [arrival for arrival in self._arrivals.look() if self._is_due(arrival)]
             self._say_what_went({arrival.name for arrival in due})
             if due:
@@ -166,7 +162,7 @@ class _Watch:
 
     def _sleep(self) -> None:
         end = time.monotonic() + _LOOK_EVERY_S
-        while not self._signals and time.monotonic() < end:
+        while not self._interruption.asked_for and time.monotonic() < end:
             time.sleep(_NOTICE_SIGNAL_S)
 
     def _say(self, line: str) -> None:

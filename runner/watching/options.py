@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ class Options:
 
     folder: Path
     probes: Sequence[str]
-    """Probe files and folders of them, as pytest takes them."""
+    """Probe files and folders of them, as pytest takes them; none for a run of a recipe, which has its own."""
     suites: Sequence[str] = ()
     """Only these, if any."""
     baseline: str | None = None
@@ -46,9 +47,15 @@ def check(options: Options) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file", expected="the output folder of a trainer")
-    if any((parent / "run.json").is_file() for parent in (folder, folder.resolve().parent)):
+    if not options.probes:
+        _check_run(options)
+        return
+    run = next((parent for parent in (folder, folder.resolve().parent) if (parent / "run.json").is_file()), None)
+    if run is not None:
         raise UserError(
-            f"{folder} belongs to a run of a recipe", hint="recipe run probes its checkpoints; the same command resumes"
+            f"{folder} belongs to a run of a recipe",
+            hint="recipe run probes its checkpoints; where that says launch.probing: elsewhere, "
+            f"recipe watch {os.path.relpath(run)} does, with the suites of its recipe and without --probes",
         )
     if loadable.NUMBERED.match(folder.resolve().name) and folder.is_dir() and not loadable.numbered(folder):
         raise UserError(
@@ -57,3 +64,24 @@ def check(options: Options) -> None:
     for given in options.probes:
         if not Path(given.partition("::")[0]).exists():
             raise BadProbe(f"--probes {given}: no such file or folder")
+
+
+def _check_run(options: Options) -> None:
+    folder = options.folder
+    if (folder.resolve().parent / "run.json").is_file():
+        raise UserError(f"{folder} is a stage of a run", hint=f"recipe watch {os.path.relpath(folder.parent)}")
+    variants = sorted(found.parent.name for found in folder.glob("*/run.json"))
+    if variants:
+        raise UserError(
+            f"{folder} holds the runs of several variants",
+            expected="one of them",
+            hint=f"recipe watch {folder / variants[0]}",
+        )
+    if folder.exists() and not (folder / "run.json").is_file() and not (folder / "lock").is_file():
+        raise UserError(
+            f"{folder} is not the folder of a run",
+            expected="--probes PATH: what is asked of the checkpoints of another trainer",
+        )
+    for given, name in ((options.suites, "--suite"), (options.baseline, "--baseline")):
+        if given:
+            raise UserError(f"{name} belongs to --probes", hint="a run is asked the suites of its recipe")

@@ -1,0 +1,198 @@
+"""`recipe report`: what a page says of a run, without a browser; test_report_page opens it in one."""
+
+import base64
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner import report
+from runner.errors import UserError
+from runner.report.cases import shown
+from runner.report.charts import charts
+from runner.report.gathering import gather, runs_at
+from runner.report.repeated import spans
+from tests.recorded_run import write_run_folder
+from tests.tiny_project import recipe
+
+HOSTILE = (
+    "<script>alert(1)</script>", "</script><script>alert(2)</script>", "<img src=x onerror=alert(3)>", "{{ 7 * 7 }}",
+    "\x1b[31mred\x1b[0m", "\u202egnirts", "]]>", "&lt;b&gt;", '" onclick="alert(4)', "a\nb\tc\x00",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of five checkpoints; at the last, 40 of 100 cases are lost."""
+    return write_run_folder(tmp_path_factory.mktemp("report") / "p", 5, 100, said=HOSTILE, lost_at_end=40)
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return report.write([run]).path.read_text(encoding="utf-8")
+
+
+def unpacked(page: str) -> Any:
+    found = re.search(r'id="data">([A-Za-z0-9+/=]+)<', page)
+    assert found
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes, and its text outside of scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside not in ("script", "style"):
+            self.text.append(data)
+
+
+def test_a_page_needs_nothing_from_anywhere(page: str) -> None:
+    outside = [attrs for _, attrs in Tags(page).tags if {"src", "href"} & attrs.keys()]
+    assert {attrs.get("href", attrs.get("src")) for attrs in outside} <= {"data:,", "#run-0"}
+    assert "default-src 'none'" in page
+
+
+def test_the_matrix_has_every_suite_at_every_checkpoint_with_its_state(page: str) -> None:
+    cells = [attrs for tag, attrs in Tags(page).tags if tag == "button" and "data-suite" in attrs]
+    assert [(cell["data-at"], cell["data-suite"]) for cell in cells] == [
+        (f"qa@{step}", suite) for step in (2, 4, 6, 8, 10) for suite in ("held_out", "loops", "watched")
+    ]
+    assert cells[-3]["class"] == "cell red"
+    assert cells[-3]["aria-label"].endswith(", red: show its cases")  # type: ignore[union-attr]
+
+
+def test_a_red_result_shows_why_and_the_lost_cases_with_both_replies(page: str) -> None:
+    text = " ".join(" ".join(Tags(page).text).split())
+    assert "Result qa@last = qa@10 against qa@2 ." in text
+    assert re.search(r"held_out \d\d\.0 % of 100", text)
+    assert "41 lost and 0 gained against qa@2: p = 4.5e-13, below 0.05" in text
+    assert f"before {HOSTILE[0]} after {HOSTILE[0]}" in text
+
+
+def test_every_case_has_its_reply_at_every_checkpoint(run: Path, page: str) -> None:
+    (found,) = unpacked(page)
+    suite, texts = found["suites"]["held_out"], found["texts"]
+    assert found["labels"] == ["base@8", "qa@2", "qa@4", "qa@6", "qa@8", "qa@10"]
+    for at in gather(run).checkpoints:
+        verdicts = at.file.of("held_out") if at.file else ()
+        here = suite["at"][at.label] if verdicts else {"r": [], "o": ""}
+        assert [texts[place] for place in here["r"]] == [shown(verdict.reply) for verdict in verdicts]
+        assert here["o"] == "".join(verdict.outcome[0] for verdict in verdicts)
+
+
+def test_what_a_model_said_is_nowhere_markup(page: str) -> None:
+    parsed = Tags(page)
+    assert [tag for tag, _ in parsed.tags].count("script") == 3  # the data, the library, the page's own
+    assert not any(name.startswith("on") for _, attrs in parsed.tags for name in attrs)
+    for character in "\x1b\u202e\x00":
+        assert character not in page
+        assert all(character not in text for text in unpacked(page)[0]["texts"])
+
+
+def test_lines_are_kept_and_what_cannot_be_seen_is_spelled_out() -> None:
+    assert shown("a\nb\x1b[1m\u202e") == "a\nb\\x1b[1m\\u202e"
+
+
+def test_the_curves_lie_on_one_axis_of_steps_with_intervals(run: Path) -> None:
+    training, numbers = charts(gather(run))
+    traces = {trace["name"]: trace for trace in training.figure["data"]}
+    assert traces["held_out"]["x"] == [10, 12, 14, 16, 18]  # eight steps of base before them
+    assert [step for step in traces["loss"]["x"] if step is not None] == [*range(1, 9), *range(9, 19)]
+    rate, up = traces["held_out"]["y"][0], traces["held_out"]["error_y"]["array"][0]
+    assert 90 < rate < rate + up <= 100
+    assert (numbers.title, numbers.figure["data"][0]["name"]) == ("Repetition against loss", "loops: seq_rep_4")
+    assert numbers.figure["data"][0]["y"] == pytest.approx([0.3295, 0.2495, 0.1695, 0.0895, 0.0095])
+
+
+def test_what_a_reply_says_again_is_marked(page: str) -> None:
+    assert list(spans("生于701年的。生于701年的。生于701年")) == [
+        ("生于701年的。", False),
+        ("生于701年的。生于701年", True),
+    ]
+    assert list(spans("abc")) == [("abc", False)]
+    assert list(spans("")) == []
+    assert page.count("<mark>") == 3  # at the first checkpoint alone the three watched replies loop
+
+
+def test_steps_that_were_taken_again_after_an_interruption_are_shown_once(tmp_path: Path) -> None:
+    from runner.events import Journal, Logged, Started
+
+    run = write_run_folder(tmp_path / "p", 2, 5)
+    journal = Journal(run / "events" / "train-qa.jsonl")
+    journal.write(Started("qa", 2, 4, "cpu", "float32", "sdpa", 1000))
+    journal.write(Logged("qa", 3, 0.4, 9.0, 1e-3, 0.5, 10, 1.0, {}))
+    journal.close()
+    assert [point.logged.step for point in gather(run).stages[1].points] == [1, 2, 3]
+    assert gather(run).stages[1].points[-1].logged.loss == 9.0
+
+
+def test_a_run_that_has_only_begun_is_shown_as_far_as_it_came(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "p", 0, 5)
+    text = report.write([run]).path.read_text(encoding="utf-8")
+    assert "… not finished" in text
+    assert "stage qa has no checkpoint" in text
+
+
+def test_several_runs_stand_beside_each_other(run: Path, tmp_path: Path) -> None:
+    other = write_run_folder(tmp_path / "other", 3, 100)
+    text = report.write([run, other], tmp_path / "both.html").path.read_text(encoding="utf-8")
+    assert "Beside each other" in text
+    assert len(unpacked(text)) == 2
+
+
+def test_the_command_writes_into_the_run_and_says_where(run: Path) -> None:
+    (run / "report.html").unlink(missing_ok=True)
+    done = recipe(run.parents[1], "report", "results/recorded")
+    assert done.code == 0
+    assert re.fullmatch(r"wrote results/recorded/report\.html \(\d\.\d MB\)\n", done.screen)
+    assert (run / "report.html").stat().st_size < 6e6
+
+
+def test_markdown_has_the_gates_the_matrix_and_lost_cases_and_no_markup_of_a_model(run: Path) -> None:
+    lines = report.markdown([run]).splitlines()
+    assert lines[0] == "### ❌ recorded"
+    assert lines[2] == "Result qa&#64;last = qa&#64;10 against qa&#64;2."
+    assert lines[4].startswith("- ✗ **held&#95;out** ")
+    assert "| checkpoint | loss | held&#95;out | loops | watched |" in lines
+    assert lines[-2].startswith("| qa&#64;10 | 0.8571 | 52.0 % ✗ |")
+    assert "<script" not in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("make", "named", "says"),
+    [
+        (lambda root: None, "gone", "gone: no such folder"),
+        (lambda root: (root / "empty").mkdir(), "empty", "empty is not the folder of a run: it has no run.json"),
+    ],
+)
+def test_what_is_no_run_says_so(tmp_path: Path, make: Any, named: str, says: str) -> None:
+    make(tmp_path)
+    with pytest.raises(UserError) as caught:
+        runs_at(tmp_path / named)
+    assert caught.value.problems[0].message == f"{tmp_path}/{says}"
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "p", 1, 5)
+    (run / "data").mkdir()
+    (run / "data" / "manifest.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        gather(run)
