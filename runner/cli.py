@@ -208,8 +208,11 @@ def run(
 
         return join_run(found, folder, node, click.echo)
     if found[0].variant:
-        return matrix.run(found, folder, _console(), only_as_locked=locked, node=node)
-    return run_recipe(found[0], folder, Screen(_console()), only_as_locked=locked, node=node)
+        code = matrix.run(found, folder, _console(), only_as_locked=locked, node=node)
+    else:
+        code = run_recipe(found[0], folder, Screen(_console()), only_as_locked=locked, node=node)
+    _write_report(folder)
+    return code
 
 
 @cli.command()
@@ -480,6 +483,16 @@ def _hand_in(loaded: Any, folder: Path, *, only_print: bool) -> int:
     script = slurm.script_of(loaded.spec, folder, command)
     click.echo(script.text if only_print else slurm.submit(script), nl=not only_print)
     return 0
+
+
+def _write_report(folder: Path) -> None:
+    """The run as a page, in its folder. What the run came to does not depend on it."""
+    from runner import report as reporting
+
+    try:
+        reporting.write([folder])
+    except (UserError, OSError) as error:
+        click.echo(f"no report was written: {error}", err=True)
 
 
 def _default_out(loaded: Any) -> Path:

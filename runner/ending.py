@@ -196,11 +196,16 @@ def _regressions(checkpoint: Checkpoint, red: Sequence[Decision]) -> list[tuple[
 
 def _commands(checkpoint: Checkpoint, run: Path, loaded: Loaded) -> list[str]:
     """What to type next, relative to where the user is."""
+    page = os.path.relpath((run.parent if loaded.variant else run) / "report.html")
     suites = loaded.spec.probes.values()
     if not suites:
-        return []
+        return [f"{page}    (the run as a page)"]
     files = {os.path.relpath(loaded.root / suite.file.partition("::")[0]) for suite in suites}
     folders = sorted({str(Path(file).parent) for file in files})
     one, all_of_them = os.path.relpath(checkpoint.path), os.path.relpath(run)
     asked = " ".join(folders)
-    return [f"pytest {asked} --ckpt {one}", f"pytest {asked} --ckpt {all_of_them}    (every checkpoint of the run)"]
+    return [
+        f"pytest {asked} --ckpt {one}",
+        f"pytest {asked} --ckpt {all_of_them}    (every checkpoint of the run)",
+        f"{page}    (the run as a page)",
+    ]

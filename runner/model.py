@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,6 +27,7 @@ from transformers import (
 from runner import loadable
 from runner.data.vocabulary import Term
 from runner.errors import BadCheckpoint, BadRecipe, Where, first_line
+from runner.spec import embedding_rows
 
 IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
 """What making a model of settings that do not fit together raises."""
@@ -65,17 +68,35 @@ def choose_dtype(wanted: str) -> Choice:
     return Choice("float32", "the device has no bfloat16")
 
 
-def choose_attention(wanted: str, dtype: str) -> Choice:
-    """The attention implementation; asking by name for one that cannot run is an error, without a look at a hub."""
+def choose_attention(wanted: str, dtype: str, kind: str = "") -> Choice:
+    """The attention implementation; asking by name for one that cannot run is an error, without a look at a hub.
+
+    Args:
+        wanted: what the recipe says.
+        dtype: that is computed in.
+        kind: transformers' name for the type of model (`model_type`), of which some have no other than eager; empty
+            where it is not known.
+    """
     missing = _why_no_flash(dtype)
+    if wanted == "auto" and not missing and _has(kind, "_supports_flash_attn"):
+        return Choice("flash_attention_2", "flash-attn is installed")
+    if wanted == "auto" and not _has(kind, "_supports_sdpa"):
+        return Choice("eager", f"{kind} has no other")
     if wanted == "auto":
-        return Choice("sdpa", missing) if missing else Choice("flash_attention_2", "flash-attn is installed")
+        return Choice("sdpa", missing or f"{kind} has no flash attention")
     if wanted == "flash_attention_2" and missing:
         raise BadRecipe(
             f"model.attn_implementation: flash_attention_2 cannot run here: {missing}",
             hint="say auto (takes it where it can run) or sdpa",
         )
     return Choice(wanted, "asked for")
+
+
+def _has(kind: str, attention: str) -> bool:
+    """Whether transformers' code for a type of model says that it has an attention; of an unknown type it may."""
+    if kind not in CONFIG_MAPPING or CONFIG_MAPPING[kind] not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return True
+    return bool(getattr(MODEL_FOR_CAUSAL_LM_MAPPING[CONFIG_MAPPING[kind]], attention, True))
 
 
 def _why_no_flash(dtype: str) -> str:
@@ -135,8 +156,9 @@ def build(
             f"model.config: {kind} has no setting {unknown[0]!r}",
             hint="the names are those of the model's transformers configuration",
         )
-    # one entry more than the largest id, and not len(tokenizer): added tokens may leave gaps
-    own["vocab_size"] = max(tokenizer.get_vocab().values()) + 1
+    # one entry more than the largest id, and not len(tokenizer): added tokens may leave gaps; a configuration may ask
+    # for more, so that the size is a round one
+    own["vocab_size"] = embedding_rows(config, max(tokenizer.get_vocab().values()) + 1)
     special = {
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

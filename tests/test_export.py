@@ -49,7 +49,7 @@ def test_an_adapter_is_merged_loads_anywhere_answers_alike_and_its_red_gate_is_t
     assert done.screen.splitlines() == [
         "qa@3: merged and exported to results/tiny/exports/qa-3, 0.1 MiB",
         "  · always 100 % of 20 [83.9 % – 100 %]",
-        "  ✗ right 0 % of 20 [0.1 % – 16.1 %]",
+        "  ✗ right 0 % of 20 [0 % – 16.1 %]",
         "      0 of 20 passed (0.0%), min_pass_rate is 0.9",
         "every verdict is the one of qa@3",
     ]
@@ -69,7 +69,7 @@ def test_an_adapter_is_merged_loads_anywhere_answers_alike_and_its_red_gate_is_t
     assert said.startswith("---\nlibrary_name: transformers\n")
     assert "# tiny-qa-3\n\nCheckpoint <code>qa&#64;3</code>" in said
     assert "The adapter is merged into its base." in said
-    assert "| ✗ red | <code>right</code> | 0 % | 20 | 0.1 % – 16.1 % |" in said
+    assert "| ✗ red | <code>right</code> | 0 % | 20 | 0 % – 16.1 % |" in said
 
     again = recipe(run.parents[1], "export", "results/tiny/qa/ckpt-3")
     assert again.code == 2

@@ -151,9 +151,9 @@ def test_a_plan_looks_in_a_process_of_its_own_and_says_what_it_saw(tmp_path: Pat
     with Look([loaded]) as look:
         made = make_plan(Prepared(loaded, tmp_path / "run"), look=look.seen)
     base, tune, _, _ = made.stages
-    assert made.parameters == "16 k parameters, 224 of them for a vocabulary of 7"
+    assert made.parameters == "38 k parameters, 22 k of them for a vocabulary of 700"
     assert made.attention == "sdpa (no CUDA device)"
     assert base.memory is not None
-    assert base.memory.weights == 4 * (15_648 + 7 * 32)
-    assert tune.notes[-1].startswith("trains 1 k of 17 k parameters (")
+    assert base.memory.weights == 4 * (15_648 + 700 * 32)
+    assert tune.notes[-1].startswith("trains 1 k of 39 k parameters (")
     assert json.loads(json.dumps(recipe.dump(loaded)))

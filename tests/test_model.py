@@ -44,6 +44,24 @@ def test_a_config_that_makes_no_model_is_an_error_of_the_recipe(
         model.build(config, tokenizer, 1, "eager")
 
 
+def test_a_vocabulary_may_be_larger_than_its_tokenizer_and_never_smaller(tokenizer: PreTrainedTokenizerBase) -> None:
+    own = max(tokenizer.get_vocab().values()) + 1
+    sizes = (
+        model.build({"model_type": "llama", **SMALL, "vocab_size": size}, tokenizer, 1, "eager").config.vocab_size
+        for size in (own + 7, 3)
+    )
+    assert tuple(sizes) == (own + 7, own)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_attention_is_chosen_among_those_that_the_type_of_model_has() -> None:
+    chosen = {kind: model.choose_attention("auto", "float32", kind) for kind in ("bloom", "qwen3", "", "no_such_type")}
+    assert {kind: choice.value for kind, choice in chosen.items()} == {
+        "bloom": "eager", "qwen3": "sdpa", "": "sdpa", "no_such_type": "sdpa",
+    }  # fmt: skip
+    assert (chosen["bloom"].why, chosen["qwen3"].why) == ("bloom has no other", "no CUDA device")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_float16_on_a_cpu_is_an_error_of_the_recipe() -> None:
     with pytest.raises(BadRecipe, match=r"^model\.dtype: float16 cannot be trained on a CPU"):

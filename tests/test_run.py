@@ -56,7 +56,7 @@ def test_a_run_leaves_the_folder_that_the_design_promises(finished: Project) -> 
     assert found >= {
         "recipe.yaml", "run.json", "lock", "events/run.jsonl", "events/train-base.jsonl", "data/questions.train.jsonl",
         "data/questions.held_out.jsonl", "data/tokenizer/tokenizer.json", "qa/probes/ckpt-3.jsonl",
-        "qa/probes/ckpt-6.jsonl", "prefer/probes/ckpt-3.jsonl",
+        "qa/probes/ckpt-6.jsonl", "prefer/probes/ckpt-3.jsonl", "report.html",
     }  # fmt: skip
     assert list(weights(run)) == ["base@30", "base@120", "qa@3", "qa@6", "prefer@3"]
     for stage in STAGES:

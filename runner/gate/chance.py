@@ -20,7 +20,8 @@ def wilson(passed: int, asked: int, confidence: float = 0.95) -> tuple[float, fl
     middle = rate + z * z / (2 * asked)
     half = z * math.sqrt(rate * (1 - rate) / asked + z * z / (4 * asked * asked))
     scale = 1 + z * z / asked
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # at the ends the bounds are 0 and 1, which sums of rounded numbers miss
+    return (middle - half) / scale if passed else 0.0, (middle + half) / scale if passed < asked else 1.0
 
 
 @lru_cache(maxsize=4096)

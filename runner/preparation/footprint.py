@@ -24,7 +24,8 @@ def vocabulary(prepared: Prepared) -> int | None:
     first = prepared.recipe.model
     if not prepared.has_tokenizer or first.path is not None:
         return None
-    return max(prepared.tokenizer.tokenizer.get_vocab().values()) + 1
+    tokens: int = max(prepared.tokenizer.tokenizer.get_vocab().values()) + 1
+    return spec.embedding_rows(first.config or {}, tokens)
 
 
 def of_stage(prepared: Prepared, seen: Seen, name: str, found: StageSeen) -> tuple[Memory, tuple[Fits, ...]]:

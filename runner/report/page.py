@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -57,7 +57,7 @@ def write(folders: Sequence[Path], out: Path | None = None) -> Written:
         runs=shows,
         suites=tuple(dict.fromkeys(suite for run in runs for suite in run.suites)),
         data=packed([show.data for show in shows]),
-        library=compressed(_plotly().encode()) if any(show.charts for show in shows) else "",
+        library=_plotly() if any(show.charts for show in shows) else "",
         version=__version__,
     )
     path = out or folders[0] / NAME
@@ -66,12 +66,13 @@ def write(folders: Sequence[Path], out: Path | None = None) -> Written:
     return Written(path, path.stat().st_size)
 
 
+@lru_cache(maxsize=1)
 def _plotly() -> str:
-    """The library that draws, as its Python package carries it; importing that package is not needed for it."""
+    """The library that draws, compressed, as its Python package carries it; that is not imported for it."""
     found = importlib.util.find_spec("plotly")
     if found is None or found.origin is None:
         raise UserError("a report needs plotly, which is not installed", hint="pip install plotly")
-    return (Path(found.origin).parent / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    return compressed((Path(found.origin).parent / "package_data" / "plotly.min.js").read_bytes())
 
 
 @dataclass(frozen=True)

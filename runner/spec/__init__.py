@@ -8,7 +8,7 @@ from runner.spec.blocks import FORMAT_VERSION, NAME_PATTERN, Block, Name
 from runner.spec.data import ROW_TEMPLATES, Data, Filter, FromFile, Negative, Pick, Repeat, Sample, Split, Text, Turn
 from runner.spec.launching import DEEPSPEED, RENDEZVOUS_PATTERN, Launch, Slurm
 from runner.spec.methods import Ewc, Kl, Lora, Part, Replay, StopWhen
-from runner.spec.models import CHAT_TEMPLATES, ExtendVocabulary, Model, Tokenizer
+from runner.spec.models import CHAT_TEMPLATES, ExtendVocabulary, Model, Tokenizer, embedding_rows
 from runner.spec.probes import Bound, DecodingChange, Gate, Result, Suite
 from runner.spec.refs import Ref, parse_ref
 from runner.spec.stages import AnyStage, Causal, Contrast, Dpo, Pretrain, Sft, Stage
@@ -19,5 +19,5 @@ __all__ = [
     "AnyStage", "Block", "Bound", "Causal", "Contrast", "Data", "DecodingChange", "Dpo", "Ewc", "ExtendVocabulary",
     "Filter", "FromFile", "Gate", "Kl", "Launch", "Lora", "Model", "Name", "Negative", "Part", "Pick", "Pretrain",
     "Recipe", "Ref", "Repeat", "Replay", "Result", "Sample", "Sft", "Slurm", "Split", "Stage", "StopWhen", "Suite",
-    "Text", "Tokenizer", "Turn", "parse_ref",
+    "Text", "Tokenizer", "Turn", "embedding_rows", "parse_ref",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -49,14 +50,20 @@ class ExtendVocabulary(Block):
         return self
 
 
+def embedding_rows(config: Mapping[str, Any], tokens: int) -> int:
+    """Rows of a new model's embeddings: as many as its tokenizer has tokens, or more where `vocab_size` says so."""
+    asked = config.get("vocab_size")
+    return max(tokens, asked) if isinstance(asked, int) else tokens
+
+
 class Model(Block):
     """The model that the first stage starts from."""
 
     path: str | None = None
     """A folder or hub id with weights. Exactly one of `path` and `config` is given."""
     config: dict[str, Any] | None = None
-    """A transformers configuration with `model_type`; weights are drawn from `seed`. `vocab_size` and the ids of the
-    special tokens come from the tokenizer."""
+    """A transformers configuration with `model_type`; weights are drawn from `seed`. The ids of the
+    special tokens come from the tokenizer, and `vocab_size`, unless a larger one stands here."""
     tokenizer: str | Tokenizer | None = None
     """A folder or hub id, or how to train one. Default: the tokenizer at `path`."""
     chat_template: str | None = None

@@ -52,7 +52,7 @@ def _answer(path: Path, root: Path, elsewhere: bool) -> dict[str, Any]:
     first = loaded.spec.model
     attention = ""
     try:
-        half, attention, why = choices(first, elsewhere=elsewhere)
+        half, attention, why = choices(first, starting.first_type(loaded), elsewhere=elsewhere)
         answer |= {"half": half, "eager": attention == "eager", "attention": f"{attention} ({why})"}
     except UserError as error:
         answer["problems"] += _plain(error)
@@ -74,11 +74,12 @@ def _answer(path: Path, root: Path, elsewhere: bool) -> dict[str, Any]:
     return answer
 
 
-def choices(first: spec.Model, *, elsewhere: bool) -> tuple[bool, str, str]:
+def choices(first: spec.Model, kind: str, *, elsewhere: bool) -> tuple[bool, str, str]:
     """Whether it is computed in half precision, the attention implementation, and why that one.
 
     Args:
         first: the recipe's model.
+        kind: its `model_type`; empty where it is not known.
         elsewhere: it is planned for devices that are not here, which are taken for GPUs with bfloat16.
 
     Raises:
@@ -91,7 +92,7 @@ def choices(first: spec.Model, *, elsewhere: bool) -> tuple[bool, str, str]:
         why = "flash_attention_2 where flash-attn is installed there" if half else "flash attention needs bfloat16"
         return half, "sdpa", why
     dtype = model.choose_dtype(first.dtype).value
-    attention = model.choose_attention(first.attn_implementation, dtype)
+    attention = model.choose_attention(first.attn_implementation, dtype, kind)
     return dtype != "float32", attention.value, attention.why
 
 

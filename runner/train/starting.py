@@ -166,6 +166,14 @@ def model_type(start: Start) -> str:
     return str(AutoConfig.from_pretrained(_weights_at(start.place)).model_type)
 
 
+def first_type(loaded: Loaded) -> str:
+    """The same of the model that the recipe begins with; empty where its configuration is not here."""
+    try:
+        return str(_config(loaded).model_type)
+    except (BadCheckpoint, OSError, *model.IMPOSSIBLE):
+        return ""
+
+
 def _weights_at(place: str) -> Path | str:
     """The folder or hub id that holds a configuration: of an adapter, its base."""
     return model.base_of(Path(place)) if loadable.is_adapter(Path(place)) else place

@@ -84,11 +84,12 @@ def _train(
     stage, folder = loaded.spec.stages[job.stage], run / job.stage
     dtype = model.choose_dtype(loaded.spec.model.dtype).value
     zero.check(loaded, deepspeed, dtype)
-    attention = model.choose_attention(loaded.spec.model.attn_implementation, dtype)
+    kind = starting.model_type(Start(loaded, run, job, "", dtype, deepspeed))
+    attention = model.choose_attention(loaded.spec.model.attn_implementation, dtype, kind)
     trackers = loaded.spec.report_to
     name = _name_for_trackers(run, loaded, job)
     start = Start(loaded, run, job, attention.value, dtype, deepspeed)
-    fast = kernels.choose(loaded.spec.launch, stage, starting.model_type(start))
+    fast = kernels.choose(loaded.spec.launch, stage, kind)
     setup = Setup(job, folder / "state", loaded.spec.seed, dtype, trackers, name, deepspeed, fast)
     starting.check_all(loaded)
     with blamed(stage):
