@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner import __version__, cli
+from runner.cli import root
 from runner.errors import Interrupted, TrainingFailed
 from tests.recorded import RECIPE, project
 
@@ -150,19 +151,19 @@ def test_what_ends_a_run_has_its_exit_code(raised: BaseException, code: int, tol
     def fails() -> None:
         raise raised
 
-    assert cli._guarded(fails) == code
+    assert root.guarded(fails) == code
     assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_the_exit_code_of_a_run_is_that_of_its_result(code: int) -> None:
-    assert cli._guarded(lambda: code) == code
+    assert root.guarded(lambda: code) == code
 
 
 def test_a_fault_of_this_project_is_a_traceback_and_not_taken_for_a_red_gate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert cli._guarded(lambda: 1 / 0) == 70
+    assert root.guarded(lambda: 1 / 0) == 70
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 

@@ -135,6 +135,8 @@ def test_case_ids_are_the_id_column_else_the_split_key_else_a_digest(tmp_path: P
     digests = ids(build(tmp_path, [{"x": 1}, {"x": 2}]))
     assert len(set(digests)) == 2
     assert all(len(name) == 12 for name in digests)
+    (text,) = ids(split_chars(tmp_path, rows=[{"char": "天地玄黄宇宙洪荒日月盈昃"}]))
+    assert len(text) == 12  # a text that rows are split by is no name
 
 
 def test_splits_are_written_with_every_column_and_the_written_texts(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ from runner.errors import BadData, Problem, Where
 
 __all__ = ["Dataset", "Example", "Message", "Pair"]
 
+_LONGEST_ID = 80
+"""Characters of an id that is the key of a split: it stands in test ids, and a longer key is no name."""
+
 
 class Dataset:
     """A data set, or one split of it."""
@@ -196,7 +199,8 @@ class Dataset:
         values = self._layer.written(item)
         given = values.get("id")
         if given is None and (divider := self._layer.divided_by) is not None:
-            given = divider.key(item)
+            key = divider.key(item)
+            given = key if len(ascii_id(str(key))) <= _LONGEST_ID else None
         if given is None or str(given) == "":
             text = json.dumps(item.values, sort_keys=True, ensure_ascii=False, default=str)
             return hashlib.sha256(text.encode()).hexdigest()[:12]
