@@ -146,8 +146,8 @@ class Shown:
         return _sentence(decision)
 
     def lost(self, decision: Decision) -> Sequence[Flip]:
-        """The first cases that were lost."""
-        return decision.lost[:_LOST]
+        """The first cases that were lost, of a suite that is red."""
+        return decision.lost[:_LOST] if decision.green is False else ()
 
     def numbers(self, decision: Decision) -> str:
         """What its cases recorded."""
