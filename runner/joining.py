@@ -121,10 +121,11 @@ class _Joined:
         told = False
         while child.exit_code is None:
             host.poll(_LOOK_EVERY_S)
-            if self._interruption.asked_for and not told:
+            if self._interruption.asked_for and not told and child.pid is not None:
                 host.signal(child, signal.SIGTERM)
                 told = True
             self._check_node_0()
+            self._check_session(said.session)
         self._check(child)
         self._tell(f"{self._me}: stage {said.stage}: done")
 
@@ -143,6 +144,11 @@ class _Joined:
     def _check_node_0(self) -> None:
         if self._ear.silent_s > SILENT_S:
             raise TrainingFailed(self._words_of_silence())
+
+    def _check_session(self, session: str) -> None:
+        now = self._ear.listen()
+        if now is not None and now.session != session:
+            raise TrainingFailed("node 0 was started again while it trained: run the same command here again")
 
     def _words_of_silence(self) -> str:
         seconds = self._ear.silent_s

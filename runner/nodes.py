@@ -246,7 +246,9 @@ class Lead:
             Interrupted: `left` said so.
         """
         began, told = time.monotonic(), False
+        self._voice.say(replace(self._voice.said, state="preparing"))  # who comes now finds nothing to train yet
         while missing := [str(rank) for rank in self._ears if not self._is_here(rank)]:
+            self._check_left()
             names = f"node {missing[0]}" if len(missing) == 1 else f"nodes {', '.join(missing)}"
             waited = time.monotonic() - began
             if waited > WAIT_S:
@@ -261,7 +263,17 @@ class Lead:
 
     def _is_here(self, rank: int) -> bool:
         said = self._ears[rank].listen()
-        return said is not None and said.session == self._session and said.state in ("here", "training")
+        return said is not None and said.session == self._session and said.state == "here"
+
+    def _check_left(self) -> None:
+        for rank, ear in self._ears.items():
+            said = ear.listen()
+            if said is None or said.session != self._session:
+                continue
+            if said.state == "left":
+                raise Interrupted(f"node {rank} ({said.host}) was {said.why}")
+            if said.state == "failed":
+                raise TrainingFailed(f"node {rank} ({said.host}): {said.why}")
 
     def announce(self, run: Path, stage: str, processes: int) -> str:
         """Have the others train a stage too; gives the name of this attempt."""

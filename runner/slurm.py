@@ -54,6 +54,7 @@ def script_of(recipe: spec.Recipe, folder: Path, command: Sequence[str]) -> Scri
         "",
         "# One task of each node; it starts the node's processes, and node 0 leads. A run that was interrupted goes on",
         "# from the state it saved, so the same script is right for the first time and for every other.",
+        *((f"export SRUN_CPUS_PER_TASK={slurm.cpus_per_task}",) if slurm.cpus_per_task else ()),
         f"srun {shlex.join(['recipe', *command])}",
         "code=$?",
         *(_REQUEUE if slurm.requeue else ()),

@@ -104,6 +104,13 @@ def trained_words(network: Network) -> tuple[str, ...]:
     return (f"trains {plan.count(network.trained)} of {plan.count(network.total)} parameters ({share:.2%})",)
 
 
-def device_words(devices: Devices, half: bool) -> str:
-    """What a plan is made for."""
-    return f"{devices}, not here{', bfloat16' if half else ''}"
+def device_words(devices: Devices, dtype: str, half: bool) -> str:
+    """What a plan is made for.
+
+    Args:
+        devices: that are planned for.
+        dtype: what the recipe says.
+        half: whether it computes in half precision there.
+    """
+    name = "bfloat16" if dtype == "auto" else dtype
+    return f"{devices}, not here{f', {name}' if half else ''}"

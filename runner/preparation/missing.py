@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner import spec
+from runner import deepspeed_config, spec
 from runner.data import sources, tokenizer_files
 from runner.errors import BadCheckpoint, BadData, BadRecipe, Problem
 from runner.folder import folder_or_hub_id, given_tokenizer
@@ -39,6 +39,8 @@ def check_here(prepared: Prepared) -> None:
     Raises:
         BadRecipe: it is not; which file, and how another place is given.
     """
+    if prepared.recipe.launch.deepspeed is not None:
+        deepspeed_config.check_installed()
     problems = [*_missing_data(prepared), *_missing_tokenizer(prepared)]
     if problems:
         raise BadRecipe(problems)

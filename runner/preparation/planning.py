@@ -226,7 +226,7 @@ def _unexpected(recipe: spec.Recipe, leak: Leak) -> bool:
 
 def _device_words(prepared: Prepared, gpus: Sequence[str], seen: Seen) -> str:
     if prepared.devices is not None:
-        return footprint.device_words(prepared.devices, seen.half)
+        return footprint.device_words(prepared.devices, prepared.recipe.model.dtype, seen.half)
     dtype, count = prepared.recipe.model.dtype, prepared.processes
     sharing = f", {count} processes" if count > 1 else ""
     if not gpus:

@@ -6,6 +6,7 @@ A process of its own, because it imports torch. What is read and said are plain 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,8 @@ def converse(talk: Talk, lines: Iterator[str], tell: Callable[[str], None]) -> N
 def _lines() -> Iterator[str]:
     """What is typed, with a prompt where somebody types it."""
     prompt = "› " if sys.stdin.isatty() else ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a piped file may be in another encoding
     while True:
         try:
             yield input(prompt)

@@ -114,8 +114,8 @@ def _numbers(run: Run) -> Chart | None:
     for at in run.checkpoints:
         for suite, decision in at.decisions.items():
             for number in decision.numbers:
-                if at.loss is not None and math.isfinite(number.mean):
-                    lines.setdefault((suite, number.name), []).append((at.loss, number.mean, at.label))
+                if (loss := _finite(at.loss)) is not None and math.isfinite(number.mean):
+                    lines.setdefault((suite, number.name), []).append((loss, number.mean, at.label))
     drawn = {name: found for name, found in lines.items() if len(found) > 1}
     if not drawn:
         return None

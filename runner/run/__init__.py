@@ -40,19 +40,36 @@ def run(loaded: Loaded, out: Path, screen: Screen, *, only_as_locked: bool = Fal
     """
     prepared = Prepared(loaded, out)
     check_free(prepared)
-    check_here(prepared)
-    if only_as_locked:
-        check_locked(prepared)
+
+    def check() -> None:
+        check_here(prepared)
+        if only_as_locked:
+            check_locked(prepared)
+
+    if node.count == 1:
+        check()  # else once the other nodes hear of it: they would wait for one that has left
     with hosting_of([loaded], out / "events" / "host.log", node) as hosting:
-        return run_prepared(prepared, screen, hosting, out, digest_of([loaded]))
+        later = check if node.count > 1 else None
+        return run_prepared(prepared, screen, hosting, out, digest_of([loaded]), later)
 
 
-def run_prepared(prepared: Prepared, screen: Screen, hosting: Hosting, folder: Path, digest: str) -> int:
+def run_prepared(
+    prepared: Prepared,
+    screen: Screen,
+    hosting: Hosting,
+    folder: Path,
+    digest: str,
+    check: Callable[[], None] | None = None,
+) -> int:
     """The same, with a host that may serve several recipes, into a folder that is free.
 
     Args:
+        prepared: the recipe, its data and its folder.
+        screen: shows what happens.
+        hosting: forks trainers and probers.
         folder: of the command's results, in which other nodes look.
         digest: of all that the command runs.
+        check: what is left to check once other nodes hear of this one.
     """
     began = time.monotonic()
     with ExitStack() as stack:
@@ -60,6 +77,8 @@ def run_prepared(prepared: Prepared, screen: Screen, hosting: Hosting, folder: P
         if prepared.recipe.launch.probing != "elsewhere":
             stack.enter_context(held(prepared.run))
         hosting.lead(folder, digest)
+        if check is not None:
+            check()
         return Session(prepared, stack.enter_context(screen), stack, hosting, began).run()
 
 

@@ -119,17 +119,19 @@ class Session:
         checkpoints.remove_unfinished(self._out / name)
         for checkpoint in self._standings.checkpoints(name):
             self._probing.add(checkpoint)
-        if self._probing.how != "beside" or job.state != "running" or self._all_published(job):
-            self._probing.wait()
+        goes_on = job.state == "running" and not self._all_published(job)
+        if self._probing.how != "beside" or not goes_on or self._standings.end(name) is not None:
+            self._probing.wait()  # what ended it may be judged otherwise now
         end = self._standings.end(name)
         if job.state == "done" and (end.keeps is not None if end else self._all_published(job)):
             if name not in self._shared:
                 self._tell_stage(name, "skipped", "nothing changed")
             return
-        if end is None and not self._all_published(job):
+        while end is None and not self._all_published(job):
             self._train(job)
-        self._probing.wait()
-        self._finish(job, self._standings.end(name))
+            self._probing.wait()
+            end = self._standings.end(name)
+        self._finish(job, end)
 
     def _job(self, name: str) -> Job:
         """What the stage is to do: as its job file says; where its inputs changed or it never began, decided anew, or

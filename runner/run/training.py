@@ -51,15 +51,18 @@ class Training:
         while child.exit_code is None:
             host.poll(_LOOK_EVERY_S)
             self._hosting.check_nodes()
-            if not told and (self._interruption.asked_for or (ended := ends())):
-                if child.pid is None:  # the host still imports: there is no trainer yet that could be told, nor state
+            ended = ended or (not told and not self._interruption.asked_for and ends())
+            if not told and (self._interruption.asked_for or ended):
+                if child.pid is not None:
+                    host.signal(child, signal.SIGTERM)
+                    told = True
+                elif not ended:  # the host still imports: there is no trainer yet that could be told, nor state
                     raise Interrupted("interrupted before a step was taken: the same command starts again")
-                host.signal(child, signal.SIGTERM)
-                told = True
             _pass_on(follower, heard)
         _pass_on(follower, heard)
-        if not (ended and child.exit_code == EXIT_INTERRUPTED and not self._interruption.asked_for):
-            self._check(child)
+        if ended and not self._interruption.asked_for and child.exit_code in (EXIT_INTERRUPTED, -signal.SIGTERM):
+            return  # by a signal, where it had not begun to listen
+        self._check(child)
 
     def _check(self, child: Child) -> None:
         """How a trainer ended that was not told to for its stage's sake."""

@@ -6,6 +6,7 @@ It is forked by `runner.host` in a trainer's place, and forks the trainers: impo
 from __future__ import annotations
 
 import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -28,6 +29,8 @@ from runner.nodes import interface_of
 from runner.orphans import die_with_parent
 from runner.train import worker
 
+_LEAVE = mmap.mmap(-1, 1)
+"""Shared with the trainers: 1 once a signal has come. One that was not forked yet, or could not listen, looks at it."""
 _RENDEZVOUS_S = 300
 """For the other nodes to come; each has said before that it is there, and still has to import torch."""
 
@@ -122,6 +125,7 @@ class _Watch:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
+        _LEAVE[0] = 1
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
@@ -202,6 +206,8 @@ def _trainer(run: str, stage: str, births: int) -> int:
     """What each process does; its return value reaches the launcher."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
+    if _LEAVE[0]:
+        os.kill(os.getpid(), signal.SIGTERM)
     die_with_parent()
     logging.disable(logging.NOTSET)
     rank = int(os.environ["RANK"])
@@ -212,7 +218,7 @@ def _trainer(run: str, stage: str, births: int) -> int:
         os.dup2(out, 1)
         os.dup2(out, 2)
     if "OMP_NUM_THREADS" not in os.environ:
-        threads = max((os.cpu_count() or 1) // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
+        threads = max(len(os.sched_getaffinity(0)) // int(os.environ["LOCAL_WORLD_SIZE"]), 1)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # accelerate reads it
         torch.set_num_threads(threads)
     try:
