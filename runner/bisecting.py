@@ -80,6 +80,8 @@ def timelines(recipe: spec.Recipe, standings: Standings, case: str, suite: str |
                 found.setdefault((verdict.suite, verdict.probe), []).append(moment)
     if suite is not None and suite not in suites:
         raise UserError(f"--suite {suite}: no such suite was asked", expected=f"one of {', '.join(sorted(suites))}")
+    if not suites:
+        raise UserError("nothing has been asked in this run yet", hint="recipe show says how far it is")
     if not found:
         close = nearest(case, ids)
         raise UserError(

@@ -144,10 +144,12 @@ def plan_screen(plan: Plan, above: Sequence[Plan] = ()) -> RenderableType:
     if plan.vocabulary:
         head.add_row(Text("vocabulary", style=DIM), Text(said(plan.vocabulary, 400)))
     stages = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
-    for title in ("stage", "kind", "from"):
+    for title in ("stage", "kind"):
         stages.add_column(title, no_wrap=True)
-    for title in ("rows", "batch", "steps", "tokens", "seen by loss"):
-        stages.add_column(title, justify="right")
+    stages.add_column("from", overflow="fold")
+    for title in ("rows", "batch", "steps", "tokens"):
+        stages.add_column(title, justify="right", no_wrap=True)
+    stages.add_column("seen by loss", justify="right")
     stages.add_column("state", overflow="fold")
     for stage in plan.stages:
         numbers, counts, bound = stage.arithmetic, stage.counts, stage.bound
@@ -218,7 +220,7 @@ def _plan_memory(plan: Plan) -> list[RenderableType]:
         return [Text.assemble(("memory: ", MARK), words), Text()]
     table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
     table.add_column("GB of a device", no_wrap=True)
-    for title in ("rows", "weights", "gradients", "optimizer", "activations", "in all", "most"):
+    for title in ("rows", "weights", "grads", "optim", "activations", "in all", "most"):
         table.add_column(title, justify="right", no_wrap=True)
     for stage in measured:
         for fit in stage.fits:

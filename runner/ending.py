@@ -39,6 +39,8 @@ class Result:
     decisions: Sequence[Decision]
     stopped: Stopped | None
     """Where a gate ended the run before its last stage."""
+    is_asked: bool = True
+    """Whether the suites that the recipe asks there have been (`launch.probing: elsewhere` leaves that to others)."""
 
     @property
     def red(self) -> list[Decision]:
@@ -47,8 +49,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """1 where a gate of the result is red or the run was stopped by one, else 0."""
-        return EXIT_GATE_FAILED if self.red or self.stopped else 0
+        """1 where a gate of the result is red, the run was stopped by one or nobody has asked the result, else 0."""
+        return EXIT_GATE_FAILED if self.red or self.stopped or not self.is_asked else 0
 
 
 def exit_code(loaded: Loaded, result: Result, standings: Standings) -> int:
@@ -78,7 +80,9 @@ def result_of(recipe: spec.Recipe, standings: Standings) -> Result:
     decisions = standings.decisions(checkpoint, baseline)
     label = checkpoint.label if stopped or wanted == checkpoint.label else f"{wanted} = {checkpoint.label}"
     compared = [found.comparison.baseline for found in decisions if found.comparison]
-    return Result(checkpoint, label, baseline.label if baseline else next(iter(compared), ""), decisions, stopped)
+    against = baseline.label if baseline else next(iter(compared), "")
+    is_asked = standings.verdicts(checkpoint) is not None or not recipe.asked_at(checkpoint.stage)
+    return Result(checkpoint, label, against, decisions, stopped, is_asked)
 
 
 def _stopped(recipe: spec.Recipe, standings: Standings) -> Stopped | None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from runner import jobs, recipe
 from runner.console import ending_screen
 from runner.ending import Result, ending, result_of
-from runner.errors import UserError, nearest
+from runner.errors import EXIT_GATE_FAILED, UserError, nearest
 from runner.events import Finished, Follower, Probed
 from runner.folder import is_held, read_run
 from runner.recipe import Loaded
 from runner.standings import Standings
-from runner.tables import BAD, DIM, GOOD, MARK, percent, said
+from runner.tables import BAD, DIM, GOOD, MARK, CheckpointRow, matrix, percent, said
 
 RUN, RECIPE = "run.json", "recipe.yaml"
 
@@ -111,6 +112,8 @@ def list_screen(runs: Sequence[Listed]) -> RenderableType:
 def _gates(result: Result | None) -> Text:
     if result is None:
         return Text("")
+    if not result.is_asked:
+        return Text("not judged", style=BAD)
     judged = [decision for decision in result.decisions if decision.green is not None]
     red = [decision.suite for decision in judged if decision.green is False]
     if result.stopped:
@@ -138,15 +141,38 @@ def find(named: Path, runs: Path) -> Path:
 
 
 def show(run: Path, console: Console) -> int:
-    """The last screen of a run as it stands now; gives its exit code.
-
-    Raises:
-        UserError: it has no result yet.
-    """
+    """The last screen of a run as it stands now; gives its exit code, 1 where there is no result yet."""
     loaded, looks = loaded_of(run)
-    last = ending(loaded, Standings(loaded.spec, run, looks), run, _seconds(run))
+    standings = Standings(loaded.spec, run, looks)
+    try:
+        is_asked, why = result_of(loaded.spec, standings).is_asked, ""
+    except UserError as error:
+        is_asked, why = False, error.problems[0].message
+    if not is_asked:
+        console.print(_so_far(loaded, standings, run, why))
+        return EXIT_GATE_FAILED
+    last = ending(loaded, standings, run, _seconds(run))
     console.print(ending_screen(last))
     return last.exit_code
+
+
+def _so_far(loaded: Loaded, standings: Standings, run: Path, why: str) -> RenderableType:
+    """A run without a result: what was asked, how far it is, and what goes on from there."""
+    losses = standings.losses()
+    rows = [
+        CheckpointRow(one.label, losses.get(one.label), {found.suite: found for found in standings.decisions(one)})
+        for one in standings.all_checkpoints()
+    ]
+    suites = tuple(dict.fromkeys(suite for row in rows for suite in row.decisions))
+    state = _state(loaded, run)
+    if state == "done":
+        last = f"trained, and not judged: recipe watch {os.path.relpath(run)} asks; then recipe run judges"
+    else:
+        last = f"{state}: the same recipe run goes on from there" if state != "running" else "running"
+    parts: list[RenderableType] = [matrix(rows, suites), Text()] if rows else []
+    if why:
+        parts.append(Text(said(why, 400), style=DIM))
+    return Group(*parts, Text(last), Text("not judged: exit code 1", style=f"bold {BAD}"))
 
 
 def _seconds(run: Path) -> dict[str, float]:

@@ -332,6 +332,12 @@ def warnings(
                 f"probes.{name}: its gate cannot fire: of {count} cases not even all lost is beyond chance "
                 f"(p < {alpha:.2g} takes {needed}); pin them, or give a number: max_regression: 0"
             )
+    for name, stages in _never_compared(recipe):
+        before = " and ".join(stages)
+        found.append(
+            f"probes.{name}: its gate cannot fire: it only compares, and nothing is asked before {before}, so that "
+            "there is no baseline; give min_pass_rate too"
+        )
     if recipe.best and (suite := recipe.probes.get(recipe.best)) and suite.gate:
         found.append(f"probes.{recipe.best} both chooses @best and gates: choosing by it flatters its own result")
     ref = parse_ref(recipe.result.checkpoint) if recipe.result else None
@@ -339,3 +345,19 @@ def warnings(
     if not any(recipe.probes[name].gate or name in own_gates for name in recipe.asked_at(stage)):
         found.append(f"result: no suite gates the checkpoints of {stage}, so the exit code will be 0 whatever happens")
     return tuple(found)
+
+
+def _never_compared(recipe: spec.Recipe) -> Iterator[tuple[str, list[str]]]:
+    """Suites whose gate only compares and that have a baseline nowhere, with the stages they are asked at."""
+    if recipe.result is not None and recipe.result.baseline is not None:
+        return
+    for name, suite in recipe.probes.items():
+        gate = suite.gate
+        if gate is None or gate.min_pass_rate is not None or gate.baseline is not None:
+            continue
+        alone = any(bound.model_fields_set - {"max_mean_rise"} for bound in gate.bounds.values())
+        compares = gate.max_regression is not None or gate.pinned or gate.bounds
+        stages = [stage for stage in recipe.stages if name in recipe.asked_at(stage)]
+        starts = (recipe.stages[stage].from_ for stage in stages)
+        if compares and not alone and not any(start is not None and parse_ref(start) is not None for start in starts):
+            yield name, stages

@@ -83,7 +83,7 @@ def _options(recipe: spec.Recipe, slurm: spec.Slurm, how: spec.Launch, place: Pa
         "open-mode": "append",
         "nodes": how.nodes,
         "ntasks-per-node": 1,
-        "gpus-per-node": gpus or None,
+        "gpus-per-node": gpus or None,  # see `asks_for_no_gpus`
         "cpus-per-task": slurm.cpus_per_task,
         "mem": slurm.mem,
         "time": slurm.time,
@@ -101,6 +101,12 @@ def _options(recipe: spec.Recipe, slurm: spec.Slurm, how: spec.Launch, place: Pa
     yield f"# {WARNING_S} s before its time is up the run is told to save its state"
     yield f"#SBATCH --signal=TERM@{WARNING_S}"
     yield "#SBATCH --requeue" if slurm.requeue else "#SBATCH --no-requeue"
+
+
+def asks_for_no_gpus(recipe: spec.Recipe) -> bool:
+    """Whether a job would see no device, though nobody has said that it is to train on CPUs."""
+    slurm = recipe.launch.slurm or spec.Slurm()
+    return recipe.launch.processes == "auto" and slurm.gpus_per_node is None and "gpus" not in slurm.options
 
 
 def submit(script: Script) -> str:

@@ -304,11 +304,24 @@ def test_choosing_by_the_suite_that_gates_is_named() -> None:
 
 
 def test_a_result_that_nothing_gates_is_named() -> None:
-    made = recipe(probes={"held_out": {**GATED, "stages": "base"}, "free": suite(cases="questions")})
+    gated = {**suite(cases="questions"), "gate": {"min_pass_rate": 0.5}, "stages": "base"}
+    made = recipe(probes={"held_out": gated, "free": suite(cases="questions")})
     assert plan.warnings(made, 0, {}, ()) == (
         "result: no suite gates the checkpoints of qa, so the exit code will be 0 whatever happens",
     )
     assert plan.warnings(recipe(probes={"own": suite()}), 0, {}, {"own"}) == ()  # the probe file may hold its gate
+
+
+def test_a_gate_that_only_compares_where_nothing_came_before_is_named() -> None:
+    def warned(gate: dict[str, object], stages: str) -> bool:
+        made = recipe(probes={"held_out": {**suite(cases="questions"), "gate": gate, "stages": stages}})
+        found = plan.warnings(made, 0, {}, ())
+        return any("it only compares, and nothing is asked before base" in one for one in found)
+
+    assert warned({"max_regression": 0}, "base")
+    assert not warned({"max_regression": 0}, "qa")
+    assert not warned({"max_regression": 0, "min_pass_rate": 0.5}, "base")
+    assert not warned({"loops": {"max_mean": 0.2}}, "base")
 
 
 def test_the_version_of_a_library_is_known_without_importing_it() -> None:

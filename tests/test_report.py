@@ -144,6 +144,33 @@ def test_steps_that_were_taken_again_after_an_interruption_are_shown_once(tmp_pa
     assert gather(run).stages[1].points[-1].logged.loss == 9.0
 
 
+def test_a_loss_that_is_no_number_breaks_no_page(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "p", 4, 5)
+    path = run / "events" / "train-qa.jsonl"
+    text = re.sub(r'"loss": [\d.]+', '"loss": NaN', path.read_text(encoding="utf-8"), count=4)
+    path.write_text(text, encoding="utf-8")
+    training, numbers = charts(gather(run))
+    assert numbers.figure["data"][0]["text"] == ["qa@6", "qa@8"]  # of the others no loss is known
+    loss = next(trace for trace in training.figure["data"] if trace["name"] == "loss")
+    assert None in loss["y"][8:12]
+    assert report.write([run]).size_bytes > 0
+
+
+def test_a_result_that_nobody_has_asked_is_not_green(tmp_path: Path) -> None:
+    run = write_run_folder(tmp_path / "p", 2, 5)
+    (run / "qa" / "probes" / "ckpt-4.jsonl").unlink()
+    assert "nobody knows whether it passed" in report.write([run]).path.read_text(encoding="utf-8")
+    assert report.markdown([run]).splitlines()[:3] == [
+        "### ⏳ recorded", "", "Not judged: qa&#64;last = qa&#64;4 has not been asked",
+    ]  # fmt: skip
+    assert recipe(run.parents[1], "list").screen.split()[-2:] == ["not", "judged"]
+    shown = recipe(run.parents[1], "show", "recorded")
+    assert (shown.code, shown.screen.splitlines()[-2:]) == (1, [
+        "trained, and not judged: recipe watch results/recorded asks; then recipe run judges",
+        "not judged: exit code 1",
+    ])  # fmt: skip
+
+
 def test_a_run_that_has_only_begun_is_shown_as_far_as_it_came(tmp_path: Path) -> None:
     run = write_run_folder(tmp_path / "p", 0, 5)
     text = report.write([run]).path.read_text(encoding="utf-8")

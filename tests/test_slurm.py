@@ -49,7 +49,7 @@ def test_the_script_asks_for_what_the_recipe_says_and_starts_one_task_of_each_no
         "account=lab", "constraint='h100 & ib'", "exclusive", "signal=TERM@120", "requeue",
     ]  # fmt: skip
     assert "\nsource .venv/bin/activate\n" in text
-    assert "\nsrun recipe run demo.yaml\n" in text
+    assert "\nexport SRUN_CPUS_PER_TASK=96\nsrun recipe run demo.yaml\n" in text  # srun inherits it no other way
     assert 'scontrol requeue "$SLURM_JOB_ID"' in text
 
 

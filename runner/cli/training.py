@@ -196,6 +196,8 @@ def _hand_in(loaded: Any, folder: Path, *, only_print: bool) -> int:
     from runner import slurm
 
     command = [argument for argument in sys.argv[1:] if argument not in ("--slurm", "--dry-run")]
+    if slurm.asks_for_no_gpus(loaded.spec):
+        click.echo("no GPU is asked for: launch.slurm.gpus_per_node says how many, 0 for CPUs", err=True)
     script = slurm.script_of(loaded.spec, folder, command)
     click.echo(script.text if only_print else slurm.submit(script), nl=not only_print)
     return 0

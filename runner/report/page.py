@@ -137,7 +137,7 @@ class Shown:
     @property
     def state(self) -> str:
         """`green`, `red`, or `unfinished`."""
-        if self.run.result is None:
+        if self.run.result is None or not self.run.result.is_asked:
             return "unfinished"
         return "red" if self.run.result.exit_code else "green"
 
@@ -220,6 +220,8 @@ def _run_lines(show: Shown) -> Iterator[str]:
     yield ""
     if run.result is None:
         yield f"Not finished: {words(run.unfinished)}"
+    elif not run.result.is_asked:
+        yield f"Not judged: {words(run.result.label)} has not been asked"
     else:
         against = f" against {words(run.result.baseline)}" if run.result.baseline else ""
         yield f"Result {words(run.result.label)}{against}."
@@ -233,10 +235,11 @@ def _run_lines(show: Shown) -> Iterator[str]:
             for flip in show.lost(decision)
         )
     yield ""
-    yield "| checkpoint | loss | " + " | ".join(words(suite) for suite in run.suites) + " |"
+    yield "| " + " | ".join(["checkpoint", "loss", *map(words, run.suites)]) + " |"
     yield "|---|---:|" + "---:|" * len(run.suites)
     for at in run.checkpoints:
         cells = (show.cell(at, suite) for suite in run.suites)
-        shown_cells = " | ".join(f"{cell.rate} {cell.sign}" if cell else "" for cell in cells)
-        yield f"| {words(at.label)} | {'' if at.loss is None else f'{at.loss:.4f}'} | {shown_cells} |"
+        shown_cells = [f"{cell.rate} {cell.sign}" if cell else "" for cell in cells]
+        loss = "" if at.loss is None else f"{at.loss:.4f}"
+        yield "| " + " | ".join([words(at.label), loss, *shown_cells]) + " |"
     yield ""

@@ -29,8 +29,9 @@ from runner.nodes import interface_of
 from runner.orphans import die_with_parent
 from runner.train import worker
 
-_LEAVE = mmap.mmap(-1, 1)
-"""Shared with the trainers: 1 once a signal has come. One that was not forked yet, or could not listen, looks at it."""
+_LEAVE: list[mmap.mmap] = []
+"""A byte that a launcher shares with its trainers: 1 once a signal has come. One that was not forked yet, or could not
+listen, looks at it."""
 _RENDEZVOUS_S = 300
 """For the other nodes to come; each has said before that it is there, and still has to import torch."""
 
@@ -87,6 +88,7 @@ class _Watch:
         self._group = group
         self._births_read, self._births_write = os.pipe()
         os.set_blocking(self._births_read, False)
+        _LEAVE[:] = [mmap.mmap(-1, 1)]  # of this one alone: the host forks a launcher for each stage
         self._signalled = False
         self._first: tuple[int, int] | None = None
         """Process id and exit code of the first one that died; others die of it."""
@@ -125,7 +127,7 @@ class _Watch:
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
-        _LEAVE[0] = 1
+        _LEAVE[0][0] = 1
         for child in multiprocessing.active_children():
             if child.pid is not None:
                 os.kill(child.pid, signal.SIGTERM)
@@ -206,7 +208,7 @@ def _trainer(run: str, stage: str, births: int) -> int:
     """What each process does; its return value reaches the launcher."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
-    if _LEAVE[0]:
+    if _LEAVE[0][0]:
         os.kill(os.getpid(), signal.SIGTERM)
     die_with_parent()
     logging.disable(logging.NOTSET)
