@@ -84,21 +84,33 @@ def test_beside_a_trainer_the_same_weights_get_the_same_verdicts_and_the_same_en
 def test_a_red_gate_beside_a_trainer_ends_it_when_it_is_known_and_what_came_later_is_not_asked(tmp_path: Path) -> None:
     root = tmp_path / "project"
     write_one_stage(root, on_fail="stop")
-    done = recipe(root, "run", "tiny.yaml", *BESIDE)
+    fewer = (*BESIDE, "--set", "stages.base.save_steps=200")
+    done = recipe(root, "run", "tiny.yaml", *fewer)
     assert done.code == 1, done.screen
-    assert "stopped at base@50: right red at base@50, on_fail: stop" in done.screen
+    assert "stopped at base@200: right red at base@200, on_fail: stop" in done.screen
     steps = [step for step, _ in checkpoints.published(root / RUN / "base")]
     job = json.loads((root / RUN / "base" / "stage.json").read_text(encoding="utf-8"))
-    assert steps[0] == 50
+    assert steps[0] == 200
     assert job["state"] == "stopped"
     assert steps[-1] < job["total_steps"] == 1000
-    assert list(said(root / RUN)) == ["base/probes/ckpt-50.jsonl"]
+    assert list(said(root / RUN)) == ["base/probes/ckpt-200.jsonl"]
     state = (root / RUN / "base" / "state").glob("checkpoint-*/complete.json")
     assert len(list(state)) == 1  # it goes on from there, should the gate be mended
-    again = recipe(root, "run", "tiny.yaml", *BESIDE)
+    again = recipe(root, "run", "tiny.yaml", *fewer)
     assert again.code == 1
-    assert "stopped at base@50" in again.screen
-    assert list(said(root / RUN)) == ["base/probes/ckpt-50.jsonl"]
+    assert "stopped at base@200" in again.screen
+    assert list(said(root / RUN)) == ["base/probes/ckpt-200.jsonl"]
+
+    # as if the command had been killed before it could say that the stage has ended; then the gate is mended
+    (root / RUN / "base" / "stage.json").write_text(json.dumps(job | {"state": "running"}), encoding="utf-8")
+    probes = root / "probes" / "test_words.py"
+    text = re.sub(r"(def test_right.*\n)", r"\1    return\n", probes.read_text(encoding="utf-8"))
+    probes.write_text(text, encoding="utf-8")
+    mended = recipe(root, "run", "tiny.yaml", *fewer)
+    assert mended.code == 0, mended.screen
+    job = json.loads((root / RUN / "base" / "stage.json").read_text(encoding="utf-8"))
+    assert (job["state"], job["steps_done"]) == ("done", 1000)
+    assert len(said(root / RUN)) == 5
 
 
 def test_an_interrupt_beside_saves_the_trainer_and_the_queue_is_asked_later(tmp_path: Path) -> None:
