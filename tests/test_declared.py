@@ -172,9 +172,9 @@ def test_declaring_rows_changes_no_stage(tmp_path: Path) -> None:
 
 
 MEMORY = """\
-GB of a device  rows  weights  gradients  optimizer  activations  in all  most
-  base            12     14.0        4.0        8.0         45.0  71.0 ✓    12
-› base zero2      12      4.0        0.7        2.0         45.0  51.7 ✓    16
+GB of a device  rows  weights  grads  optim  activations  in all  most
+  base            12     14.0    4.0    8.0         45.0  71.0 ✓    12
+› base zero2      12      4.0    0.7    2.0         45.0  51.7 ✓    16
 › as launched; rows: of a micro-batch, and the most that fit; activations: with logits
 """
 

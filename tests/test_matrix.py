@@ -91,7 +91,7 @@ def rates(project: Project, variant: str) -> dict[str, float]:
 
 def test_every_variant_has_the_folder_of_a_run_and_stages_in_common_are_trained_once(finished: Project) -> None:
     assert finished.first.code == 1, finished.first.screen
-    assert sorted(os.listdir(finished.run)) == ["back", "early", "fast", "matrix.json", "plain"]
+    assert sorted(os.listdir(finished.run)) == ["back", "early", "fast", "matrix.json", "plain", "report.html"]
     bases = [finished.run / variant / "base" / "ckpt-5" for variant in VARIANTS]
     assert len({(base / "model.safetensors").stat().st_ino for base in bases}) == 1  # no copies of weights
     trained = [

@@ -39,11 +39,11 @@ def check_here(prepared: Prepared) -> None:
     Raises:
         BadRecipe: it is not; which file, and how another place is given.
     """
-    if prepared.recipe.launch.deepspeed is not None:
-        deepspeed_config.check_installed()
     problems = [*_missing_data(prepared), *_missing_tokenizer(prepared)]
     if problems:
         raise BadRecipe(problems)
+    if prepared.recipe.launch.deepspeed is not None:
+        deepspeed_config.check_installed()
 
 
 def _missing_data(prepared: Prepared) -> Iterator[Problem]:
