@@ -11,17 +11,17 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from runner import jobs, recipe
+from runner import jobs
 from runner.console import ending_screen
 from runner.ending import Result, ending, result_of
 from runner.errors import EXIT_GATE_FAILED, UserError, nearest
 from runner.events import Finished, Follower, Probed
-from runner.folder import is_held, read_run
+from runner.folder import is_held
 from runner.recipe import Loaded
-from runner.standings import Standings
+from runner.standings import Standings, open_run
 from runner.tables import BAD, DIM, GOOD, MARK, CheckpointRow, matrix, percent, said
 
-RUN, RECIPE = "run.json", "recipe.yaml"
+RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,10 @@ def listed(folder: Path) -> list[Listed]:
 
 def _listed(run: Path, name: str) -> Listed:
     try:
-        loaded, looks = loaded_of(run)
-        standings = Standings(loaded.spec, run, looks)
-        state = _state(loaded, run)
+        opened = open_run(run)
+        loaded, state = opened.loaded, _state(opened.loaded, run)
         try:
-            result = result_of(loaded.spec, standings)
+            result = result_of(loaded.spec, opened.standings)
         except UserError:
             result = None  # it has not come so far
     except UserError as error:
@@ -66,18 +65,6 @@ def _listed(run: Path, name: str) -> Listed:
     best = next((one for one in result.decisions if one.suite == loaded.spec.best), None) if result else None
     rate = best.tally.rate if best else None
     return Listed(name, state, result, f"{best.suite} {percent(rate)}" if best and rate is not None else "")
-
-
-def loaded_of(run: Path) -> tuple[Loaded, int]:
-    """The resolved recipe of a run, and its looks (see `plan.looks`).
-
-    Raises:
-        UserError: it is none, or a file of it cannot be read.
-    """
-    record = read_run(run)
-    if not (run / RECIPE).is_file():
-        raise UserError(f"{run} has no {RECIPE}: nothing of the run was begun")
-    return recipe.load(run / RECIPE, root=Path(record.project_root)), record.looks
 
 
 def _state(loaded: Loaded, run: Path) -> str:
@@ -142,8 +129,8 @@ def find(named: Path, runs: Path) -> Path:
 
 def show(run: Path, console: Console) -> int:
     """The last screen of a run as it stands now; gives its exit code, 1 where there is no result yet."""
-    loaded, looks = loaded_of(run)
-    standings = Standings(loaded.spec, run, looks)
+    opened = open_run(run)
+    loaded, standings = opened.loaded, opened.standings
     try:
         is_asked, why = result_of(loaded.spec, standings).is_asked, ""
     except UserError as error:

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import checkpoints, gate, jobs, spec, verdicts
+from runner import checkpoints, gate, jobs, recipe, spec, verdicts
 from runner.errors import UserError, printable
 from runner.events import Follower, Logged
+from runner.folder import RunRecord, read_run
 from runner.forgetting import Forgetting, measure
 from runner.gate import Decision, Matter
+from runner.recipe import Loaded
 from runner.spec import parse_ref
 from runner.stage_ends import End, Look, first_end
 from runner.verdicts import Verdict, VerdictFile
@@ -31,6 +33,29 @@ class Checkpoint:
     def label(self) -> str:
         """`qa@96`."""
         return f"{self.stage}@{self.step}"
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that is read: its resolved recipe, what `run.json` says, and where it stands."""
+
+    loaded: Loaded
+    record: RunRecord
+    standings: Standings
+
+
+def open_run(run: Path) -> OpenRun:
+    """A run in its folder.
+
+    Raises:
+        UserError: it is none, nothing of it was begun, or a file of it cannot be read.
+    """
+    record = read_run(run)
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise UserError(f"{run} has no recipe.yaml: nothing of the run was begun", hint="recipe run writes it")
+    loaded = recipe.load(path, root=Path(record.project_root))
+    return OpenRun(loaded, record, Standings(loaded.spec, run, record.looks))
 
 
 class Standings:

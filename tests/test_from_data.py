@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import cli, starter
+from runner import starter
 from runner.check import load_checked
 from runner.data import datasets
 from runner.errors import UserError
 from runner.preparation import Prepared
 from runner.recipe import Loaded
 from tests.screens import lines
+from tests.test_starter import new
 from tests.tiny_project import recipe as run_recipe
 
 ROWS = 30
@@ -180,14 +180,6 @@ def test_columns_with_strange_names_are_quoted_and_no_template_in_a_name_is_run(
     file = write(tmp_path / "rows.jsonl", [{asked: f"question {i}", said: str(i)} for i in range(ROWS)])
     _, _, loaded = proposed(tmp_path, file)
     assert loaded.spec.data["rows"].columns == {"prompt": asked, "completion": said}
-
-
-def new(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["recipe", "new", *arguments])
-    with pytest.raises(SystemExit) as leaving:
-        cli.main()
-    return int(leaving.value.code or 0)
 
 
 def test_the_command_names_the_recipe_after_the_file_asks_nothing_and_overwrites_nothing(

@@ -7,7 +7,7 @@ import pytest
 from runner import bisecting, listing
 from runner.errors import UserError
 from runner.folder import is_held, writing
-from runner.standings import Standings
+from runner.standings import open_run
 from tests.recorded_run import write_run_folder
 from tests.tiny_project import recipe
 
@@ -75,9 +75,8 @@ def test_a_case_that_broke_is_shown_with_where_and_in_what(root: Path) -> None:
 
 
 def test_a_case_that_came_back_is_learned_again(root: Path) -> None:
-    loaded, looks = listing.loaded_of(root / "results" / "recorded")
-    standings = Standings(loaded.spec, root / "results" / "recorded", looks)
-    (line,) = bisecting.timelines(loaded.spec, standings, "U+4E00", "held_out")
+    opened = open_run(root / "results" / "recorded")
+    (line,) = bisecting.timelines(opened.loaded.spec, opened.standings, "U+4E00", "held_out")
     back = bisecting.Timeline(line.suite, line.probe, line.case_id, [*line.moments, line.moments[0]])
     assert [(before.label, after.label, word) for before, after, word in back.turns] == [
         ("qa@4", "qa@6", "forgotten"), ("qa@6", "qa@2", "learned"),
@@ -95,8 +94,7 @@ def test_a_case_that_came_back_is_learned_again(root: Path) -> None:
     ],
 )
 def test_a_case_that_was_not_asked_is_named(root: Path, case: str, suite: str | None, says: str) -> None:
-    loaded, looks = listing.loaded_of(root / "results" / "recorded")
-    standings = Standings(loaded.spec, root / "results" / "recorded", looks)
+    opened = open_run(root / "results" / "recorded")
     with pytest.raises(UserError) as caught:
-        bisecting.timelines(loaded.spec, standings, case, suite)
+        bisecting.timelines(opened.loaded.spec, opened.standings, case, suite)
     assert caught.value.problems[0].message == says

@@ -62,9 +62,8 @@ def report(runs: tuple[Path, ...], out: Path | None, markdown: bool) -> None:
 def bisect(case: str, run: Path, suite: str | None) -> None:
     """Show where CASE broke in RUN: its reply at every checkpoint, and the stage and data that it broke in."""
     from runner import bisecting, listing
-    from runner.standings import Standings
+    from runner.standings import open_run
 
-    folder = listing.find(run, Path("results"))
-    loaded, looks = listing.loaded_of(folder)
-    found = bisecting.timelines(loaded.spec, Standings(loaded.spec, folder, looks), case, suite)
-    console().print(bisecting.screen(loaded.spec, found))
+    opened = open_run(listing.find(run, Path("results")))
+    found = bisecting.timelines(opened.loaded.spec, opened.standings, case, suite)
+    console().print(bisecting.screen(opened.loaded.spec, found))

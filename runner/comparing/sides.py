@@ -7,11 +7,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner import checkpoints, loadable, recipe, verdicts
+from runner import checkpoints, loadable, verdicts
 from runner.errors import BadCheckpoint, UserError, nearest
-from runner.folder import read_run
 from runner.forgetting import Forgetting
-from runner.standings import Standings
+from runner.standings import open_run
 from runner.verdicts import VerdictFile
 
 _EXPECTED = "a checkpoint, the folder of a run, or a verdict file"
@@ -64,9 +63,8 @@ def _side(given: str, file: VerdictFile, forgetting: Forgetting | None = None) -
 
 def _result_of(given: str, run: Path) -> Side:
     """The checkpoint that a run's result is about; without `result:` the last one of the last stage."""
-    record = read_run(run)
-    made = recipe.load(run / "recipe.yaml", root=Path(record.project_root)).spec
-    standings = Standings(made, run, record.looks)
+    opened = open_run(run)
+    made, standings = opened.loaded.spec, opened.standings
     wanted = made.result.checkpoint if made.result else f"{next(reversed(made.stages))}@last"
     checkpoint = standings.resolve(wanted)
     file = standings.verdicts(checkpoint)

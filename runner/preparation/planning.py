@@ -46,34 +46,12 @@ def make_plan(
     prepared.check_leaks()
     state = states(prepared)
     pulled = {name: _penalty_rows(prepared, name) for name in recipe.stages if name not in trained_in}
-    stages = tuple(
-        StagePlan(
-            name=name,
-            kind=stage.kind,
-            start=stage.from_ or "model",
-            arithmetic=prepared.arithmetic[name],
-            counts=prepared.counts(name),
-            global_batch_size=stage.global_batch_size,
-            suites=recipe.asked_at(name),
-            state=state[name],
-            ends=plan.ends(recipe, name),
-            notes=(
-                *handover.words(recipe, name, prepared.loaded.root),
-                *_negative_words(prepared, name),
-                *_pull_words(prepared, name, pulled[name]),
-            ),
-            bound=_bound(prepared, name),
-            steps_bound="" if stage.max_steps is not None else _bound(prepared, name),
-        )
-        for name, stage in recipe.stages.items()
-        if name not in trained_in
-    )
+    stages = tuple(_stage(prepared, name, state[name], pulled[name]) for name in pulled)
     _check_supervised(prepared, stages)
     seen = look() if look is not None else NOT_LOOKED
     seen.check()
     found = footprint.networks(prepared, seen)
     stages = tuple(_measured(prepared, seen, stage, found.get(stage.name)) for stage in stages)
-    cases = {name: len(prepared.data.get(ref)) for name, ref in _suites_with_cases(prepared)}
     last = next(reversed(recipe.stages))
     result = recipe.result.checkpoint if recipe.result else f"{last}@last"
     against = recipe.result.baseline if recipe.result else None
@@ -92,19 +70,50 @@ def make_plan(
         parameters=next((footprint.in_words(one) for one in found.values()), ""),
         rehearsal=prepared.loaded.scaled.notes if prepared.loaded.scaled is not None else (),
         result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
-        warnings=(
-            *plan.warnings(
-                recipe, prepared.looks, cases, probe_files_with(prepared, b"gate"), prepared.own_significant
-            ),
-            *plan.idle_ends(recipe, {name: numbers.publish_steps for name, numbers in prepared.arithmetic.items()}),
-            *_mostly_dropped(stages),
-            *_odd_amounts(prepared, stages, pulled),
-            *footprint.left_over(prepared),
-            *footprint.too_large(prepared, stages),
-            *_repeated_cases(prepared),
-            *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
-        ),
+        warnings=_warnings(prepared, stages, pulled),
         vocabulary=_vocabulary_words(prepared),
+    )
+
+
+def _stage(prepared: Prepared, name: str, state: str, pulled: Mapping[str, int]) -> StagePlan:
+    """A stage, before anything is known of its network."""
+    recipe = prepared.recipe
+    stage, bound = recipe.stages[name], _bound(prepared, name)
+    return StagePlan(
+        name=name,
+        kind=stage.kind,
+        start=stage.from_ or "model",
+        arithmetic=prepared.arithmetic[name],
+        counts=prepared.counts(name),
+        global_batch_size=stage.global_batch_size,
+        suites=recipe.asked_at(name),
+        state=state,
+        ends=plan.ends(recipe, name),
+        notes=(
+            *handover.words(recipe, name, prepared.loaded.root),
+            *_negative_words(prepared, name),
+            *_pull_words(prepared, name, pulled),
+        ),
+        bound=bound,
+        steps_bound="" if stage.max_steps is not None else bound,
+    )
+
+
+def _warnings(
+    prepared: Prepared, stages: tuple[StagePlan, ...], pulled: Mapping[str, Mapping[str, int]]
+) -> tuple[str, ...]:
+    """What is allowed, but probably not meant."""
+    recipe = prepared.recipe
+    cases = {name: len(prepared.data.get(ref)) for name, ref in _suites_with_cases(prepared)}
+    return (
+        *plan.warnings(recipe, prepared.looks, cases, probe_files_with(prepared, b"gate"), prepared.own_significant),
+        *plan.idle_ends(recipe, {name: numbers.publish_steps for name, numbers in prepared.arithmetic.items()}),
+        *_mostly_dropped(stages),
+        *_odd_amounts(prepared, stages, pulled),
+        *footprint.left_over(prepared),
+        *footprint.too_large(prepared, stages),
+        *_repeated_cases(prepared),
+        *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
     )
 
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import recipe, spec
+from runner import spec
 from runner.ending import Result, result_of
 from runner.errors import UserError
 from runner.events import Follower, Logged, Started
-from runner.folder import RunRecord, read_run
+from runner.folder import RunRecord
 from runner.gate import Decision
-from runner.standings import Checkpoint, Standings
+from runner.standings import Checkpoint, Standings, open_run
 from runner.verdicts import VerdictFile
 
-RUN, RECIPE = "run.json", "recipe.yaml"
+RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def runs_at(folder: Path) -> list[Path]:
             f"{folder} is not the folder of a run: it has no {RUN}",
             expected="a folder that recipe run wrote, results/NAME",
         )
-    order = list(_resolved(found[0])[1].matrix) if (found[0] / RECIPE).is_file() else []
+    order = list(open_run(found[0]).loaded.spec.matrix)
     return sorted(found, key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name))
 
 
@@ -109,8 +109,8 @@ def gather(folder: Path) -> Run:
     Raises:
         UserError: the folder is not one of a run, or a file of it is damaged.
     """
-    record, resolved, text = _resolved(folder)
-    standings = Standings(resolved, folder, record.looks)
+    opened = open_run(folder)
+    record, resolved, standings = opened.record, opened.loaded.spec, opened.standings
     stages, begins = [], 0
     for name, stage in resolved.stages.items():
         stages.append(_stage(folder, name, stage.kind, begins))
@@ -126,22 +126,13 @@ def gather(folder: Path) -> Run:
         folder=folder,
         record=record,
         recipe=resolved,
-        recipe_text=text,
+        recipe_text=opened.loaded.path.read_text(encoding="utf-8"),
         stages=stages,
         checkpoints=found,
         result=result,
         unfinished=why,
         rows=_rows(folder),
     )
-
-
-def _resolved(folder: Path) -> tuple[RunRecord, spec.Recipe, str]:
-    record = read_run(folder)
-    path = folder / RECIPE
-    if not path.is_file():
-        raise UserError(f"{folder} has no {RECIPE}: nothing of the run was begun", hint="recipe run writes it")
-    loaded = recipe.load(path, root=Path(record.project_root))
-    return record, loaded.spec, path.read_text(encoding="utf-8")
 
 
 def _stage(folder: Path, name: str, kind: str, begins: int) -> Stage:

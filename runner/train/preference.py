@@ -129,12 +129,10 @@ class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Gradients of a micro-batch, part by part."""
-        *before, last = micro_batches([inputs])
-        losses = []
-        for one in before:
-            with processes.holding_back(self.accelerator, model):
-                losses.append(super().training_step(model, one, num_items_in_batch))
-        return torch.stack([*losses, super().training_step(model, last, num_items_in_batch)]).sum()
+        step = super().training_step
+        return processes.in_parts(
+            self.accelerator, model, micro_batches([inputs]), lambda part: step(model, part, num_items_in_batch)
+        )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -7,7 +7,7 @@ trains alone is the first of one, and nothing here waits or sends anything.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -125,6 +125,25 @@ def holding_back(accelerator: Any, model: Any) -> Iterator[None]:
             yield
     finally:
         state._set_sync_gradients(before)
+
+
+def in_parts(
+    accelerator: Any, model: Any, parts: Sequence[dict[str, Any]], step: Callable[[dict[str, Any]], torch.Tensor]
+) -> torch.Tensor:
+    """The sum of the losses of the parts of a batch, whose gradients are exchanged once, with those of the last.
+
+    Args:
+        accelerator: of the trainer.
+        model: as the trainer calls it.
+        parts: at least one; as many on every process.
+        step: forward and backward of one part.
+    """
+    *before, last = parts
+    losses = []
+    for part in before:
+        with holding_back(accelerator, model):
+            losses.append(step(part))
+    return torch.stack([*losses, step(last)]).sum()
 
 
 def _words() -> distributed.ProcessGroup | None:
