@@ -51,6 +51,7 @@ from pathlib import Path
 
 def pytest_collection_finish(session):
     held = Path(session.config.getoption("--ckpt")[0])
+    (held.parents[1] / f"begun{held.name}").touch()
     end = time.monotonic() + 60
     while held.name == "_watched-checkpoint-2" and held.with_name("checkpoint-2").exists():
         assert time.monotonic() < end
@@ -379,7 +380,7 @@ def _write(out: Path, source: Path, other: Path) -> None:
                 time.sleep(0.2)
     wait_until((out / "probes" / "checkpoint-1.jsonl").exists)
     goes = close(copy(source, out / "checkpoint-2"))
-    wait_until((out / "_watched-checkpoint-2" / "config.json").exists)
+    wait_until((out.parent / "begun_watched-checkpoint-2").exists)  # all of its files are held by then
     shutil.rmtree(goes)  # save_total_limit
     wait_until((out / "probes" / "checkpoint-2.jsonl").exists)
     (copy(source, out / "checkpoint-3") / "model.safetensors").unlink()
