@@ -11,11 +11,10 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from runner import checkpoints, listing, model_card
-from runner.folder import read_run
+from runner import checkpoints, model_card
 from runner.gate import Decision
 from runner.model_card import Subject, card
-from runner.standings import Standings
+from runner.standings import open_run
 from tests.recorded_run import write_run_folder
 
 
@@ -26,15 +25,15 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     run = write_run_folder(root, 3, 40, said=("</pre><script>alert(1)</script>",), lost_at_end=9)
     (run / "data").mkdir(exist_ok=True)
     account = {"rows": 37, "left_out": {"chars": {"bad": 2}}}
-    stages = listing.loaded_of(run)[0].spec.stages
-    rows = {"rows": dict.fromkeys(stages["qa"].data, account)}
+    spec = open_run(run).loaded.spec
+    rows = {"rows": dict.fromkeys(spec.stages["qa"].data, account)}
     (run / "data" / "manifest.json").write_text(json.dumps(rows), encoding="utf-8")
-    loaded, looks = listing.loaded_of(run)
-    standings = Standings(loaded.spec, run, looks)
+    opened = open_run(run)
+    standings = opened.standings
     at = standings.all_checkpoints()[-1]
     manifest = checkpoints.read_manifest(at.path)
     decisions = standings.decisions(at)
-    return Subject(run, root, loaded.spec, read_run(run), manifest, True, False, decisions, 0)
+    return Subject(run, root, spec, opened.record, manifest, True, False, decisions, 0)
 
 
 def section(text: str, title: str) -> str:
