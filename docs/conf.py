@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pygments.lexers.special import TextLexer
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,10 +20,13 @@ exclude_patterns = ["ci/*"]
 html_theme = "furo"
 html_title = "recipe"
 html_copy_source = False
+html_static_path, html_css_files = ["site.css"], ["site.css"]
 nitpicky = True
 copybutton_prompt_text = "$ "
 
 
 def setup(app: Sphinx) -> None:
-    """Write the reference before pages are read."""
+    """Write the reference before pages are read; show data as it is, which Pygments has no colours for."""
     app.connect("builder-inited", lambda _: reference_pages.write())
+    for name in ("csv", "tsv", "jsonl"):
+        app.add_lexer(name, TextLexer)

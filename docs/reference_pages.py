@@ -1,4 +1,7 @@
-"""Pages of the documentation that are made from the code: the language out of the spec, the commands out of click."""
+"""Pages of the documentation that are made from the code: the language out of the spec, the commands out of click.
+
+The third, about pytest, is in `reference_pytest`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+import reference_pytest
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -20,9 +24,9 @@ REFERENCE = Path(__file__).parent / "reference"
 
 
 def write() -> None:
-    """The language out of the spec, the commands out of the command line."""
+    """The language out of the spec, the commands out of the command line, what pytest is given."""
     REFERENCE.mkdir(exist_ok=True)
-    for name, lines in (("language", language()), ("commands", commands())):
+    for name, lines in (("language", language()), ("commands", commands()), ("pytest", reference_pytest.page())):
         path, text = REFERENCE / f"{name}.md", "\n".join(lines) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
@@ -50,18 +54,26 @@ def language() -> Iterator[str]:
 
 
 def _field(name: str, info: FieldInfo) -> Iterator[str]:
-    default = _default(info)
+    about = ", ".join(filter(None, (f"*{_type(info.annotation)}*", _limits(info), _default(info))))
     yield f"`{name}`"
-    yield f": *{_type(info.annotation)}*{default}. {' '.join((info.description or '').split())}"
+    yield f": {about}. {' '.join((info.description or '').split())}"
     yield ""
 
 
 def _default(info: FieldInfo) -> str:
-    if info.default_factory is not None or isinstance(info.default, spec.Block) or info.default == ():
-        return ""
-    if info.default is PydanticUndefined:
-        return ", required"
-    return f", default `{_word(info.default)}`"
+    if info.default is PydanticUndefined and info.default_factory is None:
+        return "required"
+    value = info.get_default(call_default_factory=True)
+    if isinstance(value, spec.Block):
+        return "default: the defaults of its keys"
+    return f"default `{_word(value)}`" if value not in ((), {}) else "default: none"
+
+
+def _limits(info: FieldInfo) -> str:
+    """Bounds of a number."""
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    found = [(word, getattr(limit, name, None)) for limit in info.metadata for name, word in words.items()]
+    return " and ".join(f"{word} {value:,}" for word, value in found if value is not None)
 
 
 def _word(value: object) -> str:

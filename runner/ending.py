@@ -42,6 +42,11 @@ class Result:
     is_asked: bool = True
     """Whether the suites that the recipe asks there have been (`launch.probing: elsewhere` leaves that to others)."""
 
+    rehearsal: bool = False
+    """Whether the run was cut down (`--scale`), and judges no model."""
+    broken: tuple[str, ...] = ()
+    """The suites some of whose cases could not be judged, at any checkpoint."""
+
     @property
     def red(self) -> list[Decision]:
         """The decisions that are red."""
@@ -49,15 +54,11 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """1 where a gate of the result is red, the run was stopped by one or nobody has asked the result, else 0."""
+        """1 where a gate of the result is red, the run was stopped by one or nobody has asked the result, else 0; of a
+        rehearsal 1 where a probe broke."""
+        if self.rehearsal:
+            return EXIT_GATE_FAILED if self.broken else 0
         return EXIT_GATE_FAILED if self.red or self.stopped or not self.is_asked else 0
-
-
-def exit_code(loaded: Loaded, result: Result, standings: Standings) -> int:
-    """The exit code of a run: its result's; of a rehearsal, which judges no model, 1 where a probe broke, else 0."""
-    if loaded.scaled is None:
-        return result.exit_code
-    return EXIT_GATE_FAILED if broken(standings) else 0
 
 
 def broken(standings: Standings) -> tuple[str, ...]:
@@ -70,8 +71,9 @@ def broken(standings: Standings) -> tuple[str, ...]:
     )
 
 
-def result_of(recipe: spec.Recipe, standings: Standings) -> Result:
+def result_of(loaded: Loaded, standings: Standings) -> Result:
     """What a run that is at its end has come to."""
+    recipe = loaded.spec
     stopped = _stopped(recipe, standings)
     wanted = recipe.result.checkpoint if recipe.result else f"{next(reversed(recipe.stages))}@last"
     checkpoint = stopped.at if stopped else standings.resolve(wanted)
@@ -82,7 +84,8 @@ def result_of(recipe: spec.Recipe, standings: Standings) -> Result:
     compared = [found.comparison.baseline for found in decisions if found.comparison]
     against = baseline.label if baseline else next(iter(compared), "")
     is_asked = standings.verdicts(checkpoint) is not None or not recipe.asked_at(checkpoint.stage)
-    return Result(checkpoint, label, against, decisions, stopped, is_asked)
+    errors = broken(standings) if loaded.rehearsal else ()
+    return Result(checkpoint, label, against, decisions, stopped, is_asked, loaded.rehearsal, errors)
 
 
 def _stopped(recipe: spec.Recipe, standings: Standings) -> Stopped | None:
@@ -102,7 +105,7 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
     recipe = loaded.spec
     rows = _rows(standings)
     losses = standings.losses()
-    result = result_of(recipe, standings)
+    result = result_of(loaded, standings)
     checkpoint = result.checkpoint
     return Ending(
         rows=[CheckpointRow(found.label, losses.get(found.label), by_suite) for found, by_suite in rows],
@@ -119,16 +122,15 @@ def ending(loaded: Loaded, standings: Standings, run: Path, seconds: Mapping[str
         seconds=seconds,
         commands=_commands(checkpoint, run, loaded),
         stopped=f"stopped at {result.stopped.at.label}: {result.stopped.why}" if result.stopped else "",
-        exit_code=exit_code(loaded, result, standings),
-        rehearsal=_rehearsal(standings) if loaded.scaled is not None else "",
+        exit_code=result.exit_code,
+        rehearsal=_rehearsal(result) if result.rehearsal else "",
     )
 
 
-def _rehearsal(standings: Standings) -> str:
+def _rehearsal(result: Result) -> str:
     """What there is to say of a run that judges no model."""
-    errors = broken(standings)
-    if errors:
-        return f"a rehearsal (--scale), and it broke: probes raised errors in {', '.join(errors)}"
+    if result.broken:
+        return f"a rehearsal (--scale), and it broke: probes raised errors in {', '.join(result.broken)}"
     return "a rehearsal (--scale): everything ran; it judges no model, so its gates have no say in the exit code"
 
 

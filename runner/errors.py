@@ -11,7 +11,8 @@
     TrainingFailed       exit 3   a trainer or prober process died; what was won is kept
     Interrupted          exit 130 state is saved, the same command resumes
 
-Anything else that escapes is a bug of this project and is shown as a traceback.
+What the operating system refuses (room, permission, memory) is put into words by `refused`. Anything else that escapes
+is a bug of this project and is shown as a traceback.
 """
 
 from __future__ import annotations
@@ -81,10 +82,19 @@ def first_line(said: str | BaseException) -> str:
     return next((line.strip() for line in str(said).splitlines() if line.strip()), wordless)[:500]
 
 
+_LONGEST_LINE = 400
+"""Characters of a source line that are shown; of a longer one those around the column."""
+
+
 def _snippet(where: Where) -> list[str]:
     gutter = f"{where.line:>5} | "
     text = (where.text or "").expandtabs(1)
     column = (where.column or 1) - 1
+    if len(text) > _LONGEST_LINE:
+        start = max(column - _LONGEST_LINE // 4, 0)
+        shown = ("…" if start else "") + text[start : start + _LONGEST_LINE]
+        column += (1 if start else 0) - start
+        text = shown + ("…" if start + _LONGEST_LINE < len(text) else "")
     marked = text[column : column + max(where.length, 1)]
     return [
         gutter + text.rstrip(),

@@ -50,6 +50,8 @@ class Logged:
     """Pace since the last such event, data loading included."""
     more: dict[str, float]
     """What else the trainer reports: DPO's margins and accuracies."""
+    memory_bytes: int = 0
+    """The most that the trainer had so far: of its device, on a CPU of this machine's memory. 0 in older files."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +114,35 @@ class GateJudged:
     reasons: tuple[str, ...]
 
 
-Event = Started | Logged | Published | Finished | Probed | StageState | GateJudged
+@dataclass(frozen=True)
+class NotFinite:
+    """A loss or its gradients were no numbers: the trainer leaves, to begin again without the batch or for good."""
+
+    kind: ClassVar[str] = "not_finite"
+    stage: str
+    step: int
+    """From 1; it changed no weight that is saved."""
+    what: str
+    """`the loss is nan`."""
+    rows: tuple[str, ...]
+    """The first rows of its batch: data set, file and line."""
+    more_rows: int
+    """How many more they are."""
+    last_good: str
+    """The newest checkpoint of the stage, `qa@20`; empty where there is none."""
+    start: str
+    """What the stage started from; empty for a new model."""
+    back_to: int
+    """The step of the newest saved state, from which it goes on; 0 for the stage's start."""
+    left_out: tuple[int, ...] = ()
+    """The first and the last step whose batches are left out from now on; empty where the stage ends."""
+    tried: bool = False
+    """Whether going back was tried as often as it may be."""
+
+
+Event = Started | Logged | Published | Finished | Probed | StageState | GateJudged | NotFinite
 _KINDS: dict[str, type[Event]] = {
-    event.kind: event for event in (Started, Logged, Published, Finished, Probed, StageState, GateJudged)
+    event.kind: event for event in (Started, Logged, Published, Finished, Probed, StageState, GateJudged, NotFinite)
 }
 
 
@@ -165,7 +193,7 @@ def parse(line: str) -> Stamped | None:
             name: tuple(value) if isinstance(value, list) else value for name, value in row.items() if name in known
         }
         return Stamped(row["time"], kind(**values))
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -178,11 +206,12 @@ class Follower:
 
     def new(self) -> Iterator[Stamped]:
         """Events on complete lines that have not been returned before."""
-        if not self._path.exists():
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                block = file.read()
+        except FileNotFoundError:
             return
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            block = file.read()
         whole = block[: block.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.decode("utf-8", errors="replace").split("\n"):

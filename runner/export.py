@@ -15,18 +15,21 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from runner import checkpoints, comparing, launch, loadable, model_card, tables, verdicts
+from runner import checkpoints, comparing, launch, loadable, model_card, tables, underway, verdicts
 from runner.atomic import publish_text
 from runner.checkpoints import MANIFEST, Parent
-from runner.children import Child, Host
+from runner.children import EXIT_LATE, Child, Host, late_path
 from runner.comparing import Compared
 from runner.comparing.sides import Side
 from runner.data import chat
 from runner.errors import EXIT_USER_ERROR, BadCheckpoint, FolderTaken, TrainingFailed, UserError, printable
+from runner.folder import check_inside
 from runner.gate import Decision
 from runner.hosting import Hosting
 from runner.preparation import visible_gpus
+from runner.prober import innermost
 from runner.probing.targets import Run, Target, find
+from runner.refused import gave_out
 from runner.standings import Checkpoint
 
 EXPORTS = "exports"
@@ -34,6 +37,7 @@ EXPORTS = "exports"
 VERDICTS = "probes.jsonl"
 """In an exported folder: what it was asked."""
 _LOOK_EVERY_S = 0.05
+_PROBING = "probing the exported weights"
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,13 @@ def export(given: str, out: Path | None, where: Path) -> Exported:
         where: the working folder.
 
     Raises:
-        UserError: it is no checkpoint, or `out` is there already.
+        UserError: it is no checkpoint, a file of it is a link that leads elsewhere, or `out` is there already.
         TrainingFailed: it could not be merged or asked; nothing is left behind.
     """
     target = _only(given, where)
+    _check_links(target.path)
+    if out is None and target.run is not None:
+        check_inside(target.run.folder)
     folder = (where / out if out is not None else _default(target)).resolve()
     if folder.exists():
         raise FolderTaken(
@@ -87,6 +94,7 @@ def export(given: str, out: Path | None, where: Path) -> Exported:
             argv = [str(target.path), str(staged)]
             _wait(host, host.start("export", argv, work / "export.log"), "merging", (0,))
         else:
+            checkpoints.check(target.path)
             _copy(target.path, staged)
         decisions: tuple[Decision, ...] = ()
         compared: Compared | None = None
@@ -122,6 +130,26 @@ def _base_problem(path: Path) -> str:
     return f"its base {base} is not there" if base else f"{loadable.ADAPTER} does not say what its base is"
 
 
+def _check_links(path: Path) -> None:
+    """Refuse to give away what lies outside of the checkpoint, or of the base that is merged into it: who made a
+    checkpoint may have left a link to a file of whoever exports it. In a hub's cache every file is a link, to `blobs/`.
+
+    Raises:
+        BadCheckpoint: a file that would be read is such a link.
+    """
+    base = loadable.base_of(path) if loadable.is_adapter(path) else None
+    for folder in (path, base) if isinstance(base, Path) else (path,):
+        whole = folder.resolve()
+        own = [whole, *([whole.parents[1] / "blobs"] if whole.parent.name == "snapshots" else [])]
+        for file in loadable.files(folder):
+            if file.is_symlink() and not any(file.resolve().is_relative_to(place) for place in own):
+                raise BadCheckpoint(
+                    f"{file} is a link to {file.resolve()}, outside of the checkpoint",
+                    expected="files of its own: an export is made to be given away",
+                    hint="where that file belongs to it, put a copy in the place of the link",
+                )
+
+
 def _default(target: Target) -> Path:
     if target.run is not None and target.at is not None:
         return target.run.folder / EXPORTS / f"{target.at.stage}-{target.at.step}"
@@ -136,6 +164,8 @@ def _workplace(folder: Path) -> Iterator[Path]:
     try:
         work.mkdir(parents=True)
     except OSError as error:
+        if gave_out(error):
+            raise
         raise FolderTaken(f"{folder} cannot be made: {error.strerror}", hint="give another one with --out") from error
     try:
         yield work
@@ -153,8 +183,10 @@ def _copy(source: Path, target: Path) -> None:
 
 def _wait(host: Host, child: Child, what: str, fine: Sequence[int]) -> None:
     try:
-        while child.exit_code is None:
-            host.poll(_LOOK_EVERY_S)
+        with underway.work(what), child.relay() as relay:
+            while child.exit_code is None:
+                host.poll(_LOOK_EVERY_S)
+                relay.look()
     except BaseException:
         host.signal(child, signal.SIGKILL)
         raise
@@ -186,11 +218,24 @@ def _asked(host: Host, run: Run, staged: Path, suites: Sequence[str], work: Path
     files = list(dict.fromkeys(str(run.root / run.recipe.probes[name].file) for name in suites))
     fresh = work / "verdicts.jsonl"
     argv = launch.probe_argv(staged, files, suites, fresh, run.root)
-    child = host.start("probe", argv, work / "probe.log")
-    _wait(host, child, "probing the exported weights", (0, 1, 5))
+    limit_s = sum(run.recipe.probes[name].timeout_s for name in suites)
+    child = host.start("probe", argv, work / "probe.log", limit_s=limit_s)
+    _wait(host, child, _PROBING, (0, 1, 5, EXIT_LATE))
+    if child.exit_code == EXIT_LATE:
+        raise TrainingFailed(_too_late(run, child, late_path(fresh)))
     if not fresh.is_file():
-        raise TrainingFailed(f"probing the exported weights gave no verdicts; the end of its log:\n{child.log_tail()}")
+        raise TrainingFailed(f"{_PROBING} gave no verdicts; the end of its log:\n{child.log_tail()}")
     return verdicts.read(fresh)
+
+
+def _too_late(run: Run, child: Child, late: Path) -> str:
+    """Which suite did not end within its `timeout_s`, as far as its prober could say."""
+    suite = late.read_text(encoding="utf-8") if late.is_file() else ""
+    how = child.how_it_ended()
+    if suite in run.recipe.probes:
+        how = f"did not end within the timeout_s of suite {suite}, {run.recipe.probes[suite].timeout_s:,g} s"
+    frames = innermost(child)  # its log is gone in a moment
+    return f"{_PROBING} {how}; " + (f"where it was:\n{frames}" if frames else f"its log:\n{child.log_tail()}")
 
 
 def _judged(run: Run, at: Checkpoint, file: verdicts.VerdictFile) -> tuple[tuple[Decision, ...], Compared | None]:

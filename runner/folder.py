@@ -9,22 +9,27 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from runner import spec
 from runner.atomic import publish_text
-from runner.errors import FolderTaken, UserError
+from runner.errors import FolderTaken, UserError, printable
+from runner.refused import gave_out
 
 FORMAT_VERSION = 3
 BEFORE_A_RUN = ("nodes", "slurm")
 """What this project writes into a folder before it is that of a run."""
+_LOOKERS_S = (0.01, 0.03, 0.1, 0.2)
+"""How long to wait, again and again, for a lock that may be held only by who looks whether it is."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class RunRecord:
     """Which variant of the recipe's `matrix:` this is; empty where it has none."""
     recipe_sha256: str = ""
     """Digest of the resolved recipe; empty in files of formats 1 and 2."""
+    rehearsal: bool = False
+    """Whether it was cut down (`--scale`), and judges no model."""
 
 
 def write_run(run: Path, record: RunRecord) -> None:
@@ -68,7 +75,11 @@ def read_run(run: Path) -> RunRecord:
             raise UserError(f"{path} has format {version}, this version reads up to {FORMAT_VERSION}")
         if version == 1:  # told it suite by suite
             row["looks"] = max(row["looks"].values(), default=0)
-        return RunRecord(**row)
+        record = RunRecord(**row)
+        for name in filter(None, (record.recipe, record.variant)):
+            if not re.fullmatch(spec.NAME_PATTERN, name):  # it becomes part of names of files
+                raise ValueError(f"{printable(name)[:100]} is no name")
+        return record
     except FileNotFoundError as error:
         raise UserError(f"{run} is not a run folder: it has no run.json") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -97,12 +108,13 @@ def check_owner(run: Path, recipe: str, recipe_path: str, variant: str = "") -> 
     """Refuse a folder that belongs to another recipe or another variant of it, or that holds something else.
 
     Raises:
-        FolderTaken: it does.
+        FolderTaken: it does, or what is written there would land outside of it.
     """
     if not run.exists():
         return
     if not run.is_dir():
         raise FolderTaken(f"{run} is a file, and a run needs a folder", hint="give another one with --out")
+    check_inside(run)
     if not (run / "run.json").exists():
         # a run that ended while it was planned leaves its lock and these, and is simply started again
         ours = {"lock", *BEFORE_A_RUN, *({"events", "data", "recipe.yaml"} if (run / "lock").exists() else ())}
@@ -122,6 +134,39 @@ def check_owner(run: Path, recipe: str, recipe_path: str, variant: str = "") -> 
         )
 
 
+def check_inside(folder: Path) -> None:
+    """Refuse a folder in which something leads outside: what is written, moved or deleted there would not be in it.
+
+    It may come from a stranger. A link to something of the same folder is fine, and so is a folder that is reached by
+    a link itself: that is the user's own wish. A pipe or a device would be opened as if it were a file.
+
+    Raises:
+        FolderTaken: with the first such thing.
+    """
+    whole, left = folder.resolve(), [folder]
+    while left:
+        try:
+            entries = sorted(os.scandir(left.pop()), key=lambda entry: entry.name)
+        except (FileNotFoundError, PermissionError):
+            continue  # moved in this moment, or never there; or what would be done there fails, and says so
+        for entry in entries:
+            if entry.is_symlink():
+                if not Path(os.path.realpath(entry.path)).is_relative_to(whole):
+                    _refuse(folder, entry.path, f"a link to {Path(entry.path).readlink()}, outside of this folder")
+            elif entry.is_dir():
+                left.append(Path(entry.path))
+            elif not entry.is_file(follow_symlinks=False):
+                _refuse(folder, entry.path, "no file, no folder and no link")
+
+
+def _refuse(folder: Path, path: str, what: str) -> NoReturn:
+    raise FolderTaken(
+        f"{path} is {what}",
+        expected=f"files of its own in {folder}",
+        hint="look whose folder this is; remove that, or put the whole folder where there is room: it may be a link",
+    )
+
+
 def _whose(recipe: str, path: str, variant: str) -> str:
     return (f"the variant {variant} of " if variant else "") + f"the recipe {recipe!r} of {path}"
 
@@ -131,26 +176,54 @@ def writing(run: Path) -> Iterator[None]:
     """Hold the run's lock while its folder is written.
 
     Raises:
-        FolderTaken: another process holds it, and the message says which; or the folder cannot be made.
+        FolderTaken: another process holds it, and the message says which; or nothing may be written there.
+        OSError: the machine gave out, as a full disk does.
     """
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if gave_out(error):
+            raise
         raise FolderTaken(f"{run} cannot be made: {error.strerror}", hint="give another one with --out") from error
-    with (run / "lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            raise FolderTaken(
-                f"{run} is being written by {_holder(lock.read())}",
-                hint="wait for it, stop it, or give another folder with --out",
-            ) from error
-        lock.truncate(0)
+    with ExitStack() as stack:
         holder = {"format_version": FORMAT_VERSION, "pid": os.getpid(), "host": socket.gethostname()}
-        lock.write(json.dumps({**holder, "started": time.strftime("%Y-%m-%d %H:%M:%S")}))
-        lock.flush()
+        holder["started"] = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            # without a buffer: what could not be written would be tried once more as the file is closed
+            lock = stack.enter_context((run / "lock").open("a+b", buffering=0))
+            _hold(lock, run)
+            lock.truncate(0)
+            lock.write(json.dumps(holder).encode())
+        except OSError as error:
+            if gave_out(error):
+                error.filename = error.filename or str(run / "lock")
+                raise
+            raise FolderTaken(
+                f"{run} cannot be written: {error.strerror}",
+                hint="change its permissions, or give another folder with --out",
+            ) from error
         yield
+
+
+def _hold(lock: FileIO, run: Path) -> None:
+    """Take the lock. Who only looks whether it is held (`is_held`) holds it for a moment: that is waited for.
+
+    Raises:
+        FolderTaken: another process holds it.
+        OSError: the file system has no locks.
+    """
+    for wait_s in (*_LOOKERS_S, None):
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if wait_s is None:
+                lock.seek(0)
+                raise FolderTaken(
+                    f"{run} is being written by {_holder(lock.read().decode(errors='replace'))}",
+                    hint="wait for it, stop it, or give another folder with --out",
+                ) from error
+            time.sleep(wait_s)
+    return None
 
 
 def _holder(text: str) -> str:
@@ -178,7 +251,9 @@ class Superseded:
         return target
 
     def copy(self, path: Path) -> Path:
-        """Keep a copy of a file there, before it is replaced."""
+        """Keep a copy of a file there, before it is replaced; one that was kept before stays in its own folder."""
+        if self._folder is not None and (self._folder / path.relative_to(self._run)).exists():
+            self._folder = None
         target = self._room_for(path)
         shutil.copy2(path, target)
         return target
@@ -198,7 +273,7 @@ class Superseded:
 
 
 def is_held(run: Path) -> bool:
-    """Whether some process holds the run's lock now; nothing is written, and nobody is kept from it."""
+    """Whether some process holds the run's lock now; nothing is written, and `writing` waits for who only looks."""
     try:
         with (run / "lock").open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

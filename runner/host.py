@@ -7,17 +7,21 @@ output, and the end of standard input is the end of this process and of its chil
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import json
 import os
 import signal
 import sys
-import traceback
+from contextlib import suppress
 from pathlib import Path
 from select import POLLHUP, poll, select
 from typing import Any
 
+from runner import launch, underway
+from runner.children import SAY_WHERE
 from runner.orphans import die_with_parent
+from runner.refused import refusal, tell
 
 THEN = "--then"
 _LEAVE = (signal.SIGTERM, signal.SIGINT)
@@ -89,15 +93,25 @@ def _fork(request: dict[str, Any]) -> int:
     try:
         os.environ.update(request["environment"])  # before it looks for a device
         _become_child(parent, Path(request["log"]))
+        underway.tell(underway.beside(Path(request["log"])))
         code = _run(request["kind"], request["argv"])
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
-    except BaseException:  # noqa: BLE001 - the boundary of a process: whatever it was, the log has it and the parent hears of it
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001 - the boundary of a process: whatever it was, the log has it and the parent hears of it
+        code = _tell_of(error)
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # the disk that the log is on may be full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
+
+
+def _tell_of(error: BaseException) -> int:
+    """Print what ended a child, and give its exit code."""
+    with suppress(OSError):  # the disk that the log is on may be full
+        tell(error)
+    refused = refusal(error)
+    return refused.exit_code if refused else 70
 
 
 def _become_child(parent: int, log: Path) -> None:
@@ -145,6 +159,8 @@ def _run(kind: str, argv: list[str]) -> int:
         return sampling.main(argv)
     import pytest
 
+    faulthandler.register(SAY_WHERE, all_threads=False)  # for a probe that does not return
+    os.environ[launch.IN_A_RUN] = "1"
     return int(pytest.main(argv))
 
 

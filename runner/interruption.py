@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from runner.errors import Interrupted
@@ -15,10 +16,12 @@ class Interruption:
     Args:
         stack: puts the former handlers back.
         kept: what is said to be kept where a second signal ends the command at once.
+        heard: called at the first signal, in its handler: it must not wait for anything, and says that it was heard.
     """
 
-    def __init__(self, stack: ExitStack, kept: str) -> None:
-        self._count, self._kept = 0, kept
+    def __init__(self, stack: ExitStack, kept: str, heard: Callable[[], None] = lambda: None) -> None:
+        self._count, self._kept, self._heard = 0, kept, heard
+        self._at_once = ""
         for number in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, number, signal.signal(number, self._note))
 
@@ -27,7 +30,25 @@ class Interruption:
         """Whether there was a signal."""
         return self._count > 0
 
+    @contextmanager
+    def leaving_at_once(self, words: str) -> Iterator[None]:
+        """For as long as there is nothing to save, the first signal ends the command too.
+
+        Args:
+            words: what is then said.
+        """
+        self._at_once = words
+        if self.asked_for:
+            raise Interrupted(words)
+        try:
+            yield
+        finally:
+            self._at_once = ""
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._count += 1
         if self._count > 1:
             raise Interrupted(f"interrupted twice: left at once; {self._kept}")
+        if self._at_once:
+            raise Interrupted(self._at_once)
+        self._heard()

@@ -58,8 +58,6 @@ def read(stage_folder: Path) -> Job | None:
         UserError: it is damaged, or a newer version wrote it.
     """
     path = stage_folder / "stage.json"
-    if not path.exists():
-        return None
     try:
         row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if (version := row.pop("format_version")) > FORMAT_VERSION:
@@ -67,6 +65,8 @@ def read(stage_folder: Path) -> Job | None:
         start = row.pop("start")
         row["publish_steps"] = tuple(row["publish_steps"])
         return Job(**row, start=Parent(**start) if start else None)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is damaged ({type(error).__name__}: {error})",

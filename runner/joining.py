@@ -12,6 +12,7 @@ from pathlib import Path
 
 from runner import launch
 from runner.children import Child
+from runner.diverging import EXIT_AGAIN
 from runner.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, Interrupted, TrainingFailed, UserError
 from runner.hosting import Hosting
 from runner.interruption import Interruption
@@ -135,7 +136,7 @@ class _Joined:
             raise Interrupted("interrupted: state is saved, the same commands resume")
         if child.exit_code == EXIT_USER_ERROR:
             raise UserError(child.log_tail())
-        if child.exit_code != 0:
+        if child.exit_code not in (0, EXIT_AGAIN):  # node 0 announces the stage again
             time.sleep(2.5 * BEAT_S)  # if node 0 lives, it is heard of in this time
             if self._ear.silent_s > 2 * BEAT_S:
                 raise TrainingFailed(self._words_of_silence())

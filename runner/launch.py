@@ -13,6 +13,8 @@ TRAINER, PREFERENCE_TRAINER, PROBER = "runner.train.worker", "runner.train.prefe
 EXPORTER, LAUNCHER = "runner.train.exporting", "runner.train.launcher"
 """Modules that a child of each kind would otherwise import itself."""
 
+IN_A_RUN = "RECIPE_PROBER"
+"""Set where pytest is a prober that a command started: suites are then held to their `timeout_s`."""
 _FOR_PYTEST_BY_HAND = {"PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "GITHUB_ACTIONS"}
 """Variables that would choose among the cases, end at the first miss, keep this package's plugin out, or write the
 summary of a job at every checkpoint."""

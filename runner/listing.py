@@ -57,7 +57,7 @@ def _listed(run: Path, name: str) -> Listed:
         opened = open_run(run)
         loaded, state = opened.loaded, _state(opened.loaded, run)
         try:
-            result = result_of(loaded.spec, opened.standings)
+            result = result_of(loaded, opened.standings)
         except UserError:
             result = None  # it has not come so far
     except UserError as error:
@@ -90,8 +90,8 @@ def list_screen(runs: Sequence[Listed]) -> RenderableType:
     for one in runs:
         label = one.result.label.rpartition(" = ")[2] if one.result else ""
         table.add_row(
-            Text(one.name, style=MARK), Text(one.state, style=BAD if one.fault else ""), Text(label), Text(one.best),
-            _gates(one.result),
+            Text(said(one.name), style=MARK), Text(one.state, style=BAD if one.fault else ""), Text(label),
+            Text(one.best), _gates(one.result),
         )  # fmt: skip
     return table
 
@@ -101,6 +101,8 @@ def _gates(result: Result | None) -> Text:
         return Text("")
     if not result.is_asked:
         return Text("not judged", style=BAD)
+    if result.rehearsal:
+        return Text("✗ rehearsal broke", style=BAD) if result.broken else Text("· rehearsal", style=DIM)
     judged = [decision for decision in result.decisions if decision.green is not None]
     red = [decision.suite for decision in judged if decision.green is False]
     if result.stopped:
@@ -127,12 +129,21 @@ def find(named: Path, runs: Path) -> Path:
     raise UserError(f"{named} is not the folder of a run", expected="a run: recipe list shows them", hint=hint)
 
 
+def folder_of(named: Path, runs: Path) -> Path:
+    """The same of what may also be the folder of a matrix, or of nothing that was listed: a folder is what it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    return next((path for path in (named, runs / named) if path.is_dir()), None) or find(named, runs)
+
+
 def show(run: Path, console: Console) -> int:
     """The last screen of a run as it stands now; gives its exit code, 1 where there is no result yet."""
     opened = open_run(run)
     loaded, standings = opened.loaded, opened.standings
     try:
-        is_asked, why = result_of(loaded.spec, standings).is_asked, ""
+        is_asked, why = result_of(loaded, standings).is_asked, ""
     except UserError as error:
         is_asked, why = False, error.problems[0].message
     if not is_asked:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runner import foreign_code
+from runner.errors import BadCheckpoint, Where
+
 NUMBERED = re.compile(r"^(?:ckpt|checkpoint|step|epoch|iter)[-_](\d+)$")
 """Names of numbered checkpoints: of this project, transformers' Trainer and what stands on it (`checkpoint-N`),
 torchtune (`epoch_N`), and scripts of one's own."""
@@ -28,6 +31,12 @@ _NOT_LOADED = re.compile(
     r"^\.|\.(?:pt|pth|distcp|md|gguf)$|^(?:optimizer|scheduler|scaler|training_args)\.bin$|_results\.json$|^events\.out\.|\.(?:log|jsonl)$"
 )
 """What a trainer keeps beside the files that loading reads."""
+
+
+MAX_JSON_BYTES = 64_000_000
+"""Of a JSON file: an index of weights has a line for each tensor, a trainer's state one for each logged step."""
+_MAX_HEADER_BYTES = 100_000_000
+"""As in the safetensors library."""
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -86,6 +95,24 @@ def weights(folder: Path) -> list[Path]:
     return sorted({folder / shard for shard in _shard_of(place).values()})
 
 
+def refused(place: Path | str) -> str:
+    """Why the weights of a folder are not read, though they may be whole: they are a pickle. Empty where they may be,
+    and of an id on a hub, which transformers is told."""
+    folder = Path(place)
+    return foreign_code.refused(folder, weights(folder)) if folder.is_dir() else ""
+
+
+def check_readable(place: Path | str) -> None:
+    """Whether the weights of a folder may be read, for who came to it without a look at all of `problem`.
+
+    Raises:
+        BadCheckpoint: they are a pickle.
+    """
+    if fault := refused(place):
+        said, _, hint = fault.partition("\n    hint: ")
+        raise BadCheckpoint(said, where=Where(str(place)), expected="*.safetensors", hint=hint)
+
+
 def problem(folder: Path) -> str:
     """Why `folder` cannot be loaded, as far as its files show, and on a second line what to do; empty where nothing is
     wrong. A base model that an adapter names is not looked for."""
@@ -93,7 +120,9 @@ def problem(folder: Path) -> str:
         names = {entry.name for entry in folder.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
         return "the folder is gone"
-    for name in {"config.json", ADAPTER} & names:
+    for name in sorted({"config.json", ADAPTER} & names):
+        if (size := (folder / name).stat().st_size) > MAX_JSON_BYTES:
+            return f"{name} has {size:,} bytes, and no configuration has more than {MAX_JSON_BYTES:,}"
         if not isinstance(_json(folder / name), dict):
             return f"{name} is damaged"
     place = _place(folder)
@@ -106,7 +135,7 @@ def problem(folder: Path) -> str:
         return "config.json is missing" if names else "the folder is empty"
     if not found:
         return "no weights: there is no *.safetensors" + _unread(folder)
-    if fault := next((fault for file in found if (fault := _damage(file))), ""):
+    if fault := next((fault for file in found if (fault := _damage(file))), "") or refused(folder):
         return fault
     if ADAPTER not in names and not names & set(TOKENIZERS):
         return (
@@ -135,6 +164,16 @@ def is_closed(folder: Path) -> bool:
     return isinstance(_json(state), dict) and written >= max(before, default=0)
 
 
+def archive_damage(path: Path) -> str:
+    """What is wrong with a file of torch.save by the checksums (CRC-32) that it holds of each of its parts."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, EOFError, RuntimeError) as error:
+        return f"cannot be read: {str(error) or type(error).__name__}"
+    return f"is damaged in {bad}" if bad is not None else ""
+
+
 def loss(folder: Path) -> float | None:
     """The training loss that transformers' Trainer had logged last, where it saved one."""
     state = _json(folder / TRAINER_STATE)
@@ -151,10 +190,10 @@ def _tail(file: Path) -> bytes:
 
 
 def _json(file: Path) -> Any:
-    """What a file holds; None where that is no JSON, or the file is gone."""
+    """What a file holds; None where that is no JSON, more than any such file holds, or the file is gone."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
+        return json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size <= MAX_JSON_BYTES else None
+    except (ValueError, OSError, RecursionError):
         return None
 
 
@@ -200,6 +239,8 @@ def _wrong_index(index: Path) -> str:
     if not (shard_of := _shard_of(index)):
         return f"{index.name} is damaged"
     for shard in sorted(set(shard_of.values())):
+        if Path(shard).name != shard:
+            return f"{index.name} names {shard}, which is not in its folder"
         file = index.with_name(shard)
         if not file.is_file():
             return f"{shard} is missing: {index.name} names it"
@@ -216,11 +257,11 @@ def _tensors(file: Path) -> Mapping[str, Any] | None:
     size = file.stat().st_size
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
+        if size < 8 or length > min(size - 8, _MAX_HEADER_BYTES):
             return None
         try:
             header = json.loads(stream.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     return header if isinstance(header, dict) else None
 

@@ -246,12 +246,21 @@ _OPTIMIZERS: Mapping[str, int] = MappingProxyType({"8bit": 2, "adafactor": 0, "s
 
 
 def training(
-    stage: spec.Stage, *, half: bool, eager: bool, whole: int, trained: int, accumulates: bool, on_cpu: bool = False
+    stage: spec.Stage,
+    lora: spec.Lora | None,
+    *,
+    half: bool,
+    eager: bool,
+    whole: int,
+    trained: int,
+    accumulates: bool,
+    on_cpu: bool = False,
 ) -> Training:
     """How a stage trains, as far as its memory goes.
 
     Args:
         stage: its block.
+        lora: the adapter that it trains, which may be that of an earlier stage.
         half: whether it computes in bfloat16 or float16.
         eager: whether attention keeps its probabilities.
         whole: parameters of the model without adapters.
@@ -263,14 +272,14 @@ def training(
     optim = str(arguments.get("optim", "adamw"))
     sequences = 2 if isinstance(stage, spec.Dpo) else 3 if isinstance(stage, spec.Contrast) else 1
     copies = 0
-    if isinstance(stage, spec.Dpo) and (stage.lora is None or stage.lora.bias != "none"):
-        copies += (4 if stage.lora is None or not half else 2) * whole  # the reference, held as it was loaded
+    if isinstance(stage, spec.Dpo) and (lora is None or lora.bias != "none"):
+        copies += (4 if lora is None or not half else 2) * whole  # the reference, held as it was loaded
     if isinstance(stage, spec.Causal):
         copies += 4 * trained if stage.kl is not None else 0  # where it started
         copies += 8 * trained if stage.ewc is not None else 0  # and what matters of it
     bits = 32
-    if stage.lora is not None:
-        bits = {"8bit": 8, "4bit": 4}.get(stage.lora.quantize or "", 16 if half else 32)
+    if lora is not None:
+        bits = {"8bit": 8, "4bit": 4}.get(lora.quantize or "", 16 if half else 32)
     return Training(
         length=stage.max_length,
         half=half,

@@ -24,9 +24,10 @@ from transformers import (
     set_seed,
 )
 
-from runner import loadable
+from runner import foreign_code, loadable
 from runner.data.vocabulary import Term
 from runner.errors import BadCheckpoint, BadRecipe, Where, first_line
+from runner.foreign_code import reworded
 from runner.spec import embedding_rows
 
 IMPOSSIBLE = (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RuntimeError, StrictDataclassError)
@@ -116,9 +117,9 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         BadCheckpoint: there is none, or it has no EOS token.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise BadCheckpoint(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
+        raise BadCheckpoint(f"no tokenizer could be loaded from {path}: {reworded(first_line(error))}") from error
     if tokenizer.eos_token_id is None:
         raise BadCheckpoint(f"the tokenizer at {path} has no eos_token", hint="set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -194,14 +195,20 @@ def load(path: str | Path, attention: str, dtype: str, dropout: float | None = N
     """
     if loadable.is_adapter(Path(path)):
         return _merged(Path(path), load(base_of(Path(path)), attention, dtype, dropout, **how))
+    loadable.check_readable(path)
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         set_dropout(config, dropout)
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, config=config, attn_implementation=attention, dtype=getattr(torch, dtype), **how
+            path,
+            config=config,
+            attn_implementation=attention,
+            dtype=getattr(torch, dtype),
+            **foreign_code.arguments(path),
+            **how,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise BadCheckpoint(f"no model could be loaded from {path}: {first_line(error)}") from error
+        raise BadCheckpoint(f"no model could be loaded from {path}: {reworded(first_line(error))}") from error
     if getattr(model, "_hf_peft_config_loaded", False):
         raise BadCheckpoint(f"{path} is an adapter on a hub", hint="download it, and give its folder")
     return model
@@ -245,6 +252,7 @@ def base_of(adapter: Path) -> Path | str:
 def _merged(adapter: Path, base: PreTrainedModel) -> PreTrainedModel:
     from peft import PeftModel
 
+    loadable.check_readable(adapter)
     try:
         merged: PreTrainedModel = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
         merged.requires_grad_(True)  # PEFT froze the base, and it stays frozen when the adapter is gone

@@ -1,12 +1,14 @@
 """The card of an exported checkpoint: what it is, what it learned, what its probes say, and what they cannot.
 
 The head is YAML as the hubs read it, the rest Markdown. Every text that others wrote, names of data, reasons of gates,
-replies, passes through `runner.markdown`.
+replies, passes through `runner.markdown`, or stands in a fence that it cannot close. Where things lie on the machine
+that wrote it stays there: of an absolute path the card has the last name.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ import yaml
 from runner import spec
 from runner.checkpoints import Manifest
 from runner.data import hub
+from runner.errors import printable
 from runner.folder import RunRecord
 from runner.gate import Decision, wilson
 from runner.markdown import code, words
@@ -122,7 +125,7 @@ def _base(subject: Subject) -> Iterator[str]:
     yield "## Base"
     yield ""
     if model.path is not None:
-        yield f"It starts from the weights of {code(model.path)}."
+        yield f"It starts from the weights of {code(without_folders(model.path))}."
         return
     config = model.config or {}
     sizes = ", ".join(
@@ -152,7 +155,7 @@ def _trained(subject: Subject) -> Iterator[str]:
     yield "|---|---|---|"
     for name, block in subject.recipe.data.items():
         if block.path is not None:
-            yield f"| {code(name)} | {code(block.path)} | {_left_out(name, counted)} |"
+            yield f"| {code(name)} | {code(without_folders(block.path))} | {_left_out(name, counted)} |"
     yield ""
     yield "The data's licences and what may be in it besides are for whoever publishes this to say."
 
@@ -285,12 +288,41 @@ def _versions(subject: Subject) -> Iterator[str]:
 
 
 def _recipe(subject: Subject) -> Iterator[str]:
-    """Folded, line by line: indentation is what YAML is made of."""
+    """Folded, as it was written."""
     yield "## Recipe"
     yield ""
     yield "<details><summary>The recipe, resolved</summary>"
     yield ""
-    lines = (subject.run / "recipe.yaml").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    yield "<pre>" + "\n".join(words(line) for line in lines) + "</pre>"
+    text = (subject.run / "recipe.yaml").read_text(encoding="utf-8").rstrip("\n")
+    paths = {value for value in _texts(yaml.safe_load(text)) if without_folders(value) != value}
+    for value in sorted(paths, key=len, reverse=True):  # one may begin with another
+        text = text.replace(value, without_folders(value))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    yield f"{fence}yaml"
+    yield _printable(text)
+    yield fence
     yield ""
     yield "</details>"
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text of a YAML value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, Sequence):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def without_folders(text: str) -> str:
+    """`/home/me/data/*.jsonl` as `…/*.jsonl`; a hub id, a path from the project's root, any other text as they are."""
+    absolute = re.fullmatch(r"(?:~[\w.-]*|[A-Za-z]:)?[/\\][^\n{]*[/\\]([^/\\\n{]+)[/\\]?", text)
+    return f"…/{absolute[1]}" if absolute else text
+
+
+def _printable(text: str) -> str:
+    """Control characters and marks of direction spelled out, lines as they are."""
+    return "\n".join(printable(line) for line in text.split("\n"))

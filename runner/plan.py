@@ -144,6 +144,8 @@ def ends(recipe: spec.Recipe, stage: str) -> tuple[str, ...]:
         names = [name for name, gate in gates.items() if gate.on_fail == word]
         if names:
             found.append(what.format(" or ".join(names)))
+    if recipe.stages[stage].on_nan == "rollback":
+        found.append("goes back to its last checkpoint where a loss or gradient is not finite, and leaves batches out")
     return tuple(found)
 
 
@@ -231,7 +233,8 @@ def stage_inputs(
     """
     stage = recipe.stages[name]
     # how often a loss is recorded changes no weight, and where probes end a stage none of those before it
-    left_out = {"logging_steps", "stop_when", "from_", "data"}
+    # what on_nan leaves out stands in the stage's own record (`diverging`), and without a fault it changes nothing
+    left_out = {"logging_steps", "stop_when", "on_nan", "from_", "data"}
     settings = stage.model_dump(mode="json", by_alias=True, exclude=left_out)
     inputs = {field: json.dumps(value, ensure_ascii=False) for field, value in settings.items()}
     inputs["data"] = ", ".join(stage.data)  # their order, and how often each is named, decide the order of the rows
@@ -340,11 +343,24 @@ def warnings(
         )
     if recipe.best and (suite := recipe.probes.get(recipe.best)) and suite.gate:
         found.append(f"probes.{recipe.best} both chooses @best and gates: choosing by it flatters its own result")
-    ref = parse_ref(recipe.result.checkpoint) if recipe.result else None
-    stage = ref.stage if ref else next(reversed(recipe.stages))
-    if not any(recipe.probes[name].gate or name in own_gates for name in recipe.asked_at(stage)):
+    if not has_gates(recipe, own_gates):
+        stage = _result_stage(recipe)
         found.append(f"result: no suite gates the checkpoints of {stage}, so the exit code will be 0 whatever happens")
     return tuple(found)
+
+
+def has_gates(recipe: spec.Recipe, own_gates: Collection[str]) -> bool:
+    """Whether a suite may gate the checkpoints of the stage that the result is of.
+
+    Args:
+        own_gates: suites whose probe file may have a gate of its own.
+    """
+    return any(recipe.probes[name].gate or name in own_gates for name in recipe.asked_at(_result_stage(recipe)))
+
+
+def _result_stage(recipe: spec.Recipe) -> str:
+    ref = parse_ref(recipe.result.checkpoint) if recipe.result else None
+    return ref.stage if ref else next(reversed(recipe.stages))
 
 
 def _never_compared(recipe: spec.Recipe) -> Iterator[tuple[str, list[str]]]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from runner import console as show
-from runner import spec, tables
-from runner.console import Ending, StageProgress
-from runner.errors import EXIT_GATE_FAILED
+from runner import spec, tables, underway
+from runner.console import Ending, LiveView, LogLines, RunView, StageProgress, Turned
+from runner.errors import EXIT_GATE_FAILED, printable
 from runner.events import Logged, Published, Started
 from runner.plan import Plan
 from runner.tables import CheckpointRow
+
+LEAVING = "interrupted: state is being saved; Ctrl-C again leaves at once"
+_TURNED = 24
+"""Flips that are kept for the live screen: more than any terminal shows."""
+_OF_A_SUITE = 3
+"""Flips of one suite at one checkpoint, of each kind: the others want a place too."""
 
 
 class Screen:
@@ -26,17 +32,19 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live: Live | None = None
+        self._is_live = show.is_live(console)
+        self._shown: LiveView | LogLines | None = None
         self._began = time.monotonic()
         self._title = ""
+        self._note = show.Note(is_live=self._is_live)
         self._stages: dict[str, StageProgress] = {}
         self._suites: Sequence[str] = ()
         self._rows: dict[str, CheckpointRow] = {}
-        self._flips: list[Text] = []
+        self._turned: list[Turned] = []
 
     def __enter__(self) -> Screen:
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+        self._shown = show.shown(self._console, self._render)
+        self._shown.start()
         return self
 
     def __exit__(
@@ -45,25 +53,30 @@ class Screen:
         self._stop()
 
     def _stop(self) -> None:
-        if self._live is not None and self._live.is_started:
-            self._live.stop()
+        if self._shown is not None:
+            self._shown.stop()
+            self._shown = None
 
     def _render(self) -> RenderableType:
-        return show.run_screen(
+        if not self._title:
+            return show.works_screen(underway.now(), self._console.width)
+        view = RunView(
             self._title,
             time.monotonic() - self._began,
             list(self._stages.values()),
+            underway.now(),
             list(self._rows.values()),
             self._suites,
-            self._flips,
-            self._console.height,
+            tuple(self._turned),
+            self._note.words,
         )
+        return show.run_screen(view, self._console.width, self._console.height)
 
     def _line(self, text: str, *, also_live: bool = False) -> None:
         """A line for a log. A live screen shows the same in its own way, but for what it has no place for, which stays
         above it."""
-        if self._live is None or also_live:
-            self._console.print(Text(text, style=tables.DIM if also_live else ""), soft_wrap=True)
+        if not self._is_live or also_live:
+            self._console.print(Text(printable(text), style=tables.DIM if also_live else ""), soft_wrap=True)
 
     # --- what happens, in the order it does ---
 
@@ -71,19 +84,24 @@ class Screen:
         """The plan is known and the run begins."""
         self._console.print(show.plan_screen(plan))
         self._console.print()
-        self._title = plan.recipe
         self._suites = tuple(dict.fromkeys(suite for stage in plan.stages for suite in stage.suites))
         self._stages = {name: StageProgress(name, 1) for name in plan.trained_in}
         self._stages |= {stage.name: StageProgress(stage.name, stage.arithmetic.total_steps) for stage in plan.stages}
-        if self._live is not None:
-            self._live.start()
+        self._title = plan.recipe
 
     def nothing_to_train(self, recipe: spec.Recipe) -> None:
         """Every stage is done; what is left is to judge, and to ask the suites that changed."""
-        self._title, self._suites = recipe.recipe, tuple(recipe.probes)
+        self._suites = tuple(recipe.probes)
         self._stages = {name: StageProgress(name, 1) for name in recipe.stages}
-        if self._live is not None:
-            self._live.start()
+        self._title = recipe.recipe
+
+    def leaving(self) -> None:
+        """The user wants to leave; a handler of signals calls this."""
+        self._note.say(LEAVING)
+
+    def waiting(self) -> AbstractContextManager[show.Note]:
+        """Show what is under way before the run has its screen."""
+        return show.waiting(self._console)
 
     def stage(self, name: str, state: str, why: str = "") -> None:
         """A stage entered a state."""
@@ -111,13 +129,14 @@ class Screen:
         progress = self._stages[event.stage]
         progress.state, progress.step = "running", event.step
         progress.losses.append(event.loss)
-        progress.tokens_per_s = event.tokens_per_s
+        progress.tokens_per_s, progress.memory_bytes = event.tokens_per_s, event.memory_bytes
         if event.step and event.tokens_per_s:
             progress.seconds_left = (progress.total_steps - event.step) * event.tokens / event.step / event.tokens_per_s
-        if self._live is None and _worth_a_line(event.step, progress.total_steps):
+        if not self._is_live and _worth_a_line(event.step, progress.total_steps):
+            memory = f" {show.bytes_words(event.memory_bytes)}" if event.memory_bytes else ""
             self._line(
                 f"{event.stage} {event.step}/{progress.total_steps} epoch {event.epoch:.2f} loss {event.loss:.4f} "
-                f"lr {event.learning_rate:.2e} {event.tokens_per_s:,.0f} tokens/s"
+                f"lr {event.learning_rate:.2e} {event.tokens_per_s:,.0f} tokens/s{memory}"
             )
 
     def published(self, event: Published) -> None:
@@ -134,15 +153,13 @@ class Screen:
         for decision in row.decisions.values():
             if not again:
                 self._line(tables.decision_line(row.label, decision))
-            if decision.comparison and decision.comparison.lost:
-                where = f"{decision.suite} at {row.label} against {decision.comparison.baseline}"
-                self._flips = tables.flip_lines(where, decision.comparison.lost, 1)[:3]
+        self._turned = [*_turned(row), *self._turned][:_TURNED]
 
     def unasked(self, labels: Sequence[str], run: Path) -> None:
         """Everything is trained, and somebody else has to ask these checkpoints before the result can be judged."""
         self._stop()
-        shown = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
-        self._console.print(Text(f"trained, and not judged: {len(labels)} not asked yet ({shown})"), soft_wrap=True)
+        first = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
+        self._console.print(Text(f"trained, and not judged: {len(labels)} not asked yet ({first})"), soft_wrap=True)
         self._console.print(Text(f"  recipe watch {os.path.relpath(run)}    asks; then the same command judges"))
         self._console.print(Text(f"not judged: exit code {EXIT_GATE_FAILED}", style=f"bold {tables.BAD}"))
 
@@ -150,6 +167,16 @@ class Screen:
         """The last screen."""
         self._stop()
         self._console.print(show.ending_screen(ending))
+
+
+def _turned(row: CheckpointRow) -> Iterator[Turned]:
+    """What changed at a checkpoint since its baseline: of every suite some that it lost, then some that it gained."""
+    compared = [(one.suite, one.comparison) for one in row.decisions.values() if one.comparison is not None]
+    for kind in ("lost", "gained"):
+        for suite, found in compared:
+            where = f"{suite} at {row.label} against {found.baseline}"
+            flips = found.lost if kind == "lost" else found.gained
+            yield from (Turned(kind, where, flip) for flip in flips[:_OF_A_SUITE])
 
 
 def _worth_a_line(step: int, total: int) -> bool:

@@ -14,7 +14,8 @@ _LOOK_EVERY_S = 0.05
 
 
 def ask(host: Host, run: Path, request: Request, file: Path, interrupted: Callable[[], bool]) -> None:
-    """Have `request` answered into `file`, which is there whole when this returns.
+    """Have `request` answered into `file`, which is there whole when this returns. Nothing limits how long that takes:
+    no code of a user runs there, and each reply ends by `max_new_tokens`.
 
     Raises:
         UserError: the checkpoint or the data cannot be read.
@@ -24,10 +25,12 @@ def ask(host: Host, run: Path, request: Request, file: Path, interrupted: Callab
     log = run / "events" / f"sample-{request.data}-{request.number}.log"
     argv = [str(run), request.data, str(request.number), request.label, request.path, str(file)]
     child = host.start("sample", argv, log)
-    while child.exit_code is None:
-        host.poll(_LOOK_EVERY_S)
-        if interrupted():
-            host.signal(child, signal.SIGKILL)
+    with child.relay(request.label) as relay:
+        while child.exit_code is None:
+            host.poll(_LOOK_EVERY_S)
+            relay.look()
+            if interrupted():
+                host.signal(child, signal.SIGKILL)
     if interrupted():
         raise Interrupted("interrupted while a checkpoint was asked for negatives: the same command resumes")
     if child.exit_code == EXIT_USER_ERROR:

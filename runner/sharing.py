@@ -12,7 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
-from runner import checkpoints, jobs
+from runner import checkpoints, diverging, jobs
 from runner.errors import UserError
 from runner.loadable import BASE
 
@@ -60,7 +60,7 @@ def take_over(twin: Path, run: Path) -> bool:
             shutil.copytree(folder, made / folder.name, copy_function=_link_or_copy)
         if (twin / BASE).is_dir():  # its adapters name it by its place beside them
             shutil.copytree(twin / BASE, made / BASE, copy_function=_link_or_copy)
-        for file in [twin / "stage.json", *twin.glob("probes/*.jsonl")]:
+        for file in [twin / "stage.json", *twin.glob(diverging.FILE), *twin.glob("probes/*.jsonl")]:
             (made / file.relative_to(twin)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, made / file.relative_to(twin))
         told = events.read_bytes() if events.exists() else b""

@@ -5,8 +5,8 @@ The same code judges inside a run and by hand (`pytest --ckpt` on a checkpoint o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from runner import checkpoints, gate, jobs, recipe, spec, verdicts
@@ -35,6 +35,26 @@ class Checkpoint:
         return f"{self.stage}@{self.step}"
 
 
+_HELD = 8
+"""Verdict files that are held whole: a checkpoint is compared with a few others, and a run may have hundreds."""
+
+Version = tuple[int, int, int]
+"""What tells a verdict file from the one that it replaced: inode, size and time."""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is kept of every verdict file, which is small: all but the verdicts."""
+
+    version: Version
+    file: VerdictFile
+    """Without verdicts."""
+    tallies: Mapping[str, gate.Tally]
+    """By suite."""
+    broken: Mapping[str, Verdict]
+    """Of each suite the first case that ended in an error."""
+
+
 @dataclass(frozen=True)
 class OpenRun:
     """A run that is read: its resolved recipe, what `run.json` says, and where it stands."""
@@ -54,21 +74,23 @@ def open_run(run: Path) -> OpenRun:
     path = run / "recipe.yaml"
     if not path.is_file():
         raise UserError(f"{run} has no recipe.yaml: nothing of the run was begun", hint="recipe run writes it")
-    loaded = recipe.load(path, root=Path(record.project_root))
+    loaded = replace(recipe.load(path, root=Path(record.project_root)), rehearsal=record.rehearsal)
     return OpenRun(loaded, record, Standings(loaded.spec, run, record.looks))
 
 
 class Standings:
     """The state of a run's folder at the moment of each call; nothing is written.
 
-    A verdict file is read once: it is only ever replaced by another file, which its inode, size and time tell.
+    A verdict file is only ever replaced by another file, which its inode, size and time tell. What it says in all is
+    kept; its verdicts are read again where they are wanted again after others.
     """
 
     def __init__(self, recipe: spec.Recipe, run: Path, looks: int = 1) -> None:
         """`looks` is what `run.json` says; see `plan.looks`."""
         self._recipe, self._run, self._looks = recipe, run, looks
-        self._read: dict[Path, tuple[tuple[int, int, int], VerdictFile]] = {}
-        self._reds: dict[Path, tuple[tuple[VerdictFile | None, ...], tuple[str, ...]]] = {}
+        self._held: dict[Path, tuple[Version, VerdictFile]] = {}
+        self._told: dict[Path, _Told] = {}
+        self._reds: dict[Path, tuple[tuple[Version | None, ...], tuple[str, ...]]] = {}
 
     def checkpoints(self, stage: str) -> list[Checkpoint]:
         """The published checkpoints of a stage, first to last."""
@@ -87,23 +109,23 @@ class Standings:
         return first_end([self._look(checkpoint, rule) for checkpoint in self.checkpoints(stage)], rule)
 
     def _look(self, checkpoint: Checkpoint, rule: spec.StopWhen | None) -> Look:
-        file = self.verdicts(checkpoint)
-        if file is None:
+        told = self._tell(checkpoint)
+        if told is None:
             return Look(checkpoint.label)
-        rules = {asked.suite: self.gate_of(asked.suite, file) for asked in file.suites}
+        rules = {asked.suite: self.gate_of(asked.suite, told.file) for asked in told.file.suites}
         says = {suite: found.on_fail for suite, found in rules.items() if found is not None}
-        red = self._red(checkpoint, file, rules.values()) if set(says.values()) - {"continue"} else ()
+        red = self._red(checkpoint, rules.values()) if set(says.values()) - {"continue"} else ()
         stop, rollback = (tuple(name for name in red if says.get(name) == word) for word in ("stop", "rollback"))
-        counted = gate.count(file.of(rule.suite)) if rule else None
+        counted = told.tallies.get(rule.suite, gate.Tally()) if rule else None
         return Look(checkpoint.label, stop, rollback, None if counted is None or counted.errors else counted.rate)
 
-    def _red(self, checkpoint: Checkpoint, file: VerdictFile, rules: Iterable[spec.Gate | None]) -> tuple[str, ...]:
+    def _red(self, checkpoint: Checkpoint, rules: Iterable[spec.Gate | None]) -> tuple[str, ...]:
         """The suites that are red; judged again only where a file that is compared is another one. A stage is looked at
         anew at each of its checkpoints."""
         bases = (self.baseline_of(checkpoint, rule) for rule in rules)
-        compared = (file, *(self.verdicts(base) if base else None for base in bases))
+        compared = (_version(checkpoint), *(_version(base) if base else None for base in bases))
         if self._reds.get(checkpoint.path, ((), ()))[0] != compared:
-            found = tuple(decision.suite for decision in self.judge(checkpoint, file) if decision.green is False)
+            found = tuple(decision.suite for decision in self.decisions(checkpoint) if decision.green is False)
             self._reds[checkpoint.path] = compared, found
         return self._reds[checkpoint.path][1]
 
@@ -118,15 +140,36 @@ class Standings:
 
     def verdicts(self, checkpoint: Checkpoint) -> VerdictFile | None:
         """What was asked of a checkpoint, or None where nothing was."""
-        path = checkpoints.verdict_path(checkpoint.path)
-        try:
-            found = path.stat()
-        except FileNotFoundError:
+        path, version = checkpoints.verdict_path(checkpoint.path), _version(checkpoint)
+        if version is None:
             return None
-        version = (found.st_ino, found.st_size, found.st_mtime_ns)
-        if path not in self._read or self._read[path][0] != version:
-            self._read[path] = (version, verdicts.read(path))
-        return self._read[path][1]
+        held = self._held.pop(path, None)
+        if held is None or held[0] != version:
+            try:
+                held = version, verdicts.read(path)
+            except FileNotFoundError:  # it is moved aside in this moment
+                return None
+        self._held[path] = held  # the one that was asked for last is the last
+        if len(self._held) > _HELD:
+            del self._held[next(iter(self._held))]
+        return held[1]
+
+    def _tell(self, checkpoint: Checkpoint) -> _Told | None:
+        """What is kept of its verdict file; None where nothing was asked of it."""
+        version = _version(checkpoint)
+        told = self._told.get(checkpoint.path)
+        if version is None or (told is not None and told.version == version):
+            return told if version is not None else None
+        file = self.verdicts(checkpoint)
+        if file is None:
+            return None
+        by_suite: dict[str, list[Verdict]] = {}
+        for verdict in file.verdicts:
+            by_suite.setdefault(verdict.suite, []).append(verdict)
+        broken = {one.suite: one for one in reversed(file.verdicts) if one.outcome == "error"}
+        tallies = {suite: gate.count(found) for suite, found in by_suite.items()}
+        self._told[checkpoint.path] = told = _Told(version, replace(file, verdicts=()), tallies, broken)
+        return told
 
     def resolve(self, reference: str) -> Checkpoint:
         """The checkpoint a reference means now.
@@ -171,16 +214,15 @@ class Standings:
         assert suite is not None  # checked where the recipe is loaded
         rates = []
         for checkpoint in published:
-            file = self.verdicts(checkpoint)
-            found = file.of(suite) if file else ()
-            broken = next((verdict for verdict in found if verdict.outcome == "error"), None)
+            told = self._tell(checkpoint)
+            broken = told.broken.get(suite) if told else None
             if broken is not None:
                 raise UserError(
                     f"{checkpoint.stage}@best cannot be chosen: suite {suite} ended in an error at {checkpoint.label}, "
                     f"case {broken.case_id}: {printable(broken.reason)}",
                     hint="mend the probe and run again: only it is asked again",
                 )
-            rate = gate.count(found).rate
+            rate = told.tallies.get(suite, gate.Tally()).rate if told else None
             rates.append(-1.0 if rate is None else rate)
         if max(rates) < 0:
             raise UserError(f"{published[0].stage}@best cannot be chosen: suite {suite} has no verdicts there")
@@ -283,3 +325,12 @@ class Standings:
     def job(self, stage: str) -> jobs.Job | None:
         """The job file of a stage."""
         return jobs.read(self._run / stage)
+
+
+def _version(checkpoint: Checkpoint) -> Version | None:
+    """Of a checkpoint's verdict file; None where nobody has asked."""
+    try:
+        found = checkpoints.verdict_path(checkpoint.path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns

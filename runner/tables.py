@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -99,30 +100,87 @@ def full_cell(decision: Decision) -> Text:
     return parts
 
 
-def matrix(
-    rows: Sequence[CheckpointRow], suites: Sequence[str], *, last: int | None = None, cell: Cell = short_cell
-) -> Table:
-    """Checkpoints down, suites across, and the losses where there are any.
+def matrix(rows: Sequence[CheckpointRow], suites: Sequence[str], *, cell: Cell = short_cell) -> Table:
+    """Checkpoints down, suites across, and the losses where there are any. Of many suites each is narrow, none is lost.
 
     Args:
-        last: show only so many rows, the latest.
         cell: how a decision is shown.
     """
-    shown = rows if last is None else rows[-last:]
-    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
-    table.add_column("checkpoint", no_wrap=True)
-    with_loss = any(row.loss is not None for row in rows)
-    if with_loss:
-        table.add_column("loss", justify="right", no_wrap=True)
+    table = _headed(rows)
     for suite in suites:
-        table.add_column(Text(suite), justify="right", overflow="fold")  # of many suites each is narrow, none is lost
-    if len(shown) < len(rows):
-        table.add_row(Text(f"… {len(rows) - len(shown)} above", style=DIM))
-    for row in shown:
-        loss = [f"{row.loss:.4f}" if row.loss is not None else ""] if with_loss else []
+        table.add_column(Text(said(suite)), justify="right", overflow="fold")
+    for row in rows:
         cells = (cell(row.decisions[suite]) if suite in row.decisions else Text("") for suite in suites)
-        table.add_row(Text(row.label), *loss, *cells)
+        table.add_row(*_begun(row, rows), *cells)
     return table
+
+
+def matrix_that_fits(rows: Sequence[CheckpointRow], suites: Sequence[str], width: int, lines: int) -> Table:
+    """As much of the matrix as there is room for: the latest checkpoints; of the suites those that are red now and then
+    the first ones, each on one line, and a column that says how many others there are and how many of them are red.
+
+    Args:
+        width: cells.
+        lines: with the head; 3 at least.
+    """
+    latest = rows if len(rows) < lines else rows[-max(lines - 2, 1) :]
+    shown = _suites_that_fit(rows, latest, suites, width)
+    others = [suite for suite in suites if suite not in shown]
+    table = _headed(rows)
+    for suite in shown:
+        table.add_column(Text(said(suite)), justify="right", no_wrap=True, overflow="ellipsis", max_width=_SUITE_CELLS)
+    if others:
+        table.add_column(Text(f"+{len(others)} more"), justify="right", no_wrap=True)
+    if len(latest) < len(rows):
+        table.add_row(Text(f"… {len(rows) - len(latest)} above", style=DIM))
+    for row in latest:
+        cells = [short_cell(row.decisions[suite]) if suite in row.decisions else Text("") for suite in shown]
+        table.add_row(*_begun(row, rows), *cells, *([_folded_cell(row, others)] if others else []))
+    return table
+
+
+_SUITE_CELLS = 18
+"""Of the name of a suite, beside others."""
+
+
+def _headed(rows: Sequence[CheckpointRow]) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style=DIM, pad_edge=False)
+    table.add_column("checkpoint", no_wrap=True, overflow="ellipsis")
+    if any(row.loss is not None for row in rows):
+        table.add_column("loss", justify="right", no_wrap=True)
+    return table
+
+
+def _begun(row: CheckpointRow, rows: Sequence[CheckpointRow]) -> list[Text]:
+    """The cells of a row before those of its suites."""
+    if all(one.loss is None for one in rows):
+        return [Text(said(row.label))]
+    return [Text(said(row.label)), Text(f"{row.loss:.4f}" if row.loss is not None else "")]
+
+
+def _suites_that_fit(
+    rows: Sequence[CheckpointRow], latest: Sequence[CheckpointRow], suites: Sequence[str], width: int
+) -> list[str]:
+    """In the order of the recipe."""
+    red = {name for row in latest[-1:] for name, one in row.decisions.items() if one.green is False}
+    names = max([len("checkpoint"), *(cell_len(said(row.label)) for row in latest)])
+    losses = max((2 + len(f"{row.loss:.4f}") for row in latest if row.loss is not None), default=0)
+    room, chosen = width - names - losses, list[str]()
+    more = 2 + len(f"+{len(suites)} more")
+    for suite in sorted(suites, key=lambda name: name not in red):
+        cells = (short_cell(row.decisions[suite]).cell_len for row in latest if suite in row.decisions)
+        room -= 2 + max([min(cell_len(said(suite)), _SUITE_CELLS), *cells])
+        if room < (more if len(chosen) + 1 < len(suites) else 0):
+            break
+        chosen.append(suite)
+    return [suite for suite in suites if suite in chosen]
+
+
+def _folded_cell(row: CheckpointRow, suites: Sequence[str]) -> Text:
+    judged = [row.decisions[suite].green for suite in suites if suite in row.decisions]
+    if red := judged.count(False):
+        return Text(f"{red} ✗", style=BAD)
+    return Text("✓", style=GOOD) if True in judged else Text("·" if judged else "", style=DIM)
 
 
 def listing(rows: Sequence[CheckpointRow]) -> Table:
@@ -130,7 +188,7 @@ def listing(rows: Sequence[CheckpointRow]) -> Table:
     made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         for suite, decision in row.decisions.items():
-            made.add_row(Text(suite), Text(row.label), full_cell(decision))
+            made.add_row(Text(said(suite)), Text(said(row.label)), full_cell(decision))
     return made
 
 
@@ -152,7 +210,8 @@ def number_table(rows: Sequence[CheckpointRow]) -> Table | None:
     for row in rows:
         for suite, decision in row.decisions.items():
             if decision.numbers:
-                made.add_row(Text(suite), Text(row.label), Text("  ".join(map(number_words, decision.numbers))))
+                numbers = Text("  ".join(map(number_words, decision.numbers)))
+                made.add_row(Text(said(suite)), Text(said(row.label)), numbers)
     return made if made.row_count else None
 
 
@@ -176,7 +235,7 @@ def decision_lines(decision: Decision) -> list[Text]:
         if tally.rate is None
         else f"{percent(tally.rate)} of {tally.asked} [{percent(low)} – {percent(high)}]"
     )
-    lines = [Text.assemble((f"  {sign} {decision.suite} ", style), rate)]
+    lines = [Text.assemble((f"  {sign} {said(decision.suite)} ", style), rate)]
     # a reason may quote what the model said
     lines += [Text(f"      {said(reason, 400)}", style=style) for reason in decision.reasons]
     lines += [Text(f"      {said(note, 400)}", style=DIM) for note in decision.notes]
@@ -189,7 +248,7 @@ def decision_line(label: str, decision: Decision) -> str:
     state = {True: "green", False: "red", None: "recorded"}[decision.green]
     rate = "none asked" if tally.rate is None else f"{percent(tally.rate)} of {tally.asked}"
     why = "; ".join(said(reason, 400) for reason in decision.reasons) if decision.green is False else ""
-    return f"{label} {decision.suite}: {rate} {state}" + (f" ({why})" if why else "")
+    return f"{said(label)} {said(decision.suite)}: {rate} {state}" + (f" ({why})" if why else "")
 
 
 def forgetting_lines(kept: Forgetting) -> list[Text]:

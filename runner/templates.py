@@ -1,4 +1,4 @@
-"""The one template language of recipes and probes: sandboxed Jinja in which an undefined name is an error.
+"""The one template language of recipes and probes: sandboxed Jinja (`sandbox`) in which an undefined name is an error.
 
 Two uses. Strings of a recipe are rendered once, at load, with its `vars` (`render_value`); the texts of a data set and
 the prompts of probes are compiled once and rendered per row (`compile_template`). Nothing random is reachable.
@@ -14,17 +14,12 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
-)
+from runner.sandbox import COMPILING, FAILURES, Sandbox, reason
+
+_ENVIRONMENT = Sandbox(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)
 _ENVIRONMENT.filters.pop("random")
-_ENVIRONMENT.globals.pop("lipsum")  # random text
 _WHOLE = re.compile(r"^\s*\{\{(?P<expression>(?:(?!\}\}).)*)\}\}\s*$", re.DOTALL)
-
-_FAILURES = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
-"""What an expression can raise besides Jinja's own errors."""
 
 
 class TemplateProblem(ValueError):
@@ -46,14 +41,12 @@ class Template:
         """The text for one row.
 
         Raises:
-            TemplateProblem: a name is undefined, or rendering fails in another way.
+            TemplateProblem: a name is undefined, it takes more than a template may, or rendering fails in another way.
         """
         try:
-            return self._compiled.render(values)
-        except jinja2.TemplateError as error:
-            raise TemplateProblem(error.message or str(error)) from error
-        except _FAILURES as error:
-            raise TemplateProblem(f"{type(error).__name__}: {error}") from error
+            return _ENVIRONMENT.render(self._compiled, dict(values))
+        except (jinja2.TemplateError, *FAILURES) as error:
+            raise TemplateProblem(reason(error)) from error
 
 
 @lru_cache(maxsize=4096)
@@ -61,18 +54,18 @@ def compile_template(source: str) -> Template:
     """Compile `source`.
 
     Raises:
-        TemplateProblem: its syntax is wrong.
+        TemplateProblem: its syntax is wrong, or it is too long.
     """
+    attributes: dict[str, set[str]] = {}
     try:
         tree = _ENVIRONMENT.parse(source)
-        compiled = _ENVIRONMENT.from_string(source)
-    except jinja2.TemplateError as error:
-        raise TemplateProblem(error.message or str(error)) from error
-    attributes: dict[str, set[str]] = {}
-    for node in tree.find_all(nodes.Getattr):
-        if isinstance(node.node, nodes.Name):
-            attributes.setdefault(node.node.name, set()).add(node.attr)
-    names = frozenset(meta.find_undeclared_variables(tree))
+        for node in tree.find_all(nodes.Getattr):
+            if isinstance(node.node, nodes.Name):
+                attributes.setdefault(node.node.name, set()).add(node.attr)
+        names = frozenset(meta.find_undeclared_variables(tree))
+        compiled = _ENVIRONMENT.compiled(tree)
+    except (jinja2.TemplateError, *COMPILING) as error:
+        raise TemplateProblem(reason(error)) from error
     return Template(source, names, {name: frozenset(found) for name, found in attributes.items()}, compiled)
 
 
@@ -88,12 +81,9 @@ def render_value(source: str, values: Mapping[str, Any]) -> object:
     if whole is None:
         return compile_template(source).render(values)
     try:
-        expression = _ENVIRONMENT.compile_expression(whole["expression"], undefined_to_none=False)
-        value: object = expression(**values)
-    except jinja2.TemplateError as error:
-        raise TemplateProblem(error.message or str(error)) from error
-    except _FAILURES as error:
-        raise TemplateProblem(f"{type(error).__name__}: {error}") from error
+        value = _ENVIRONMENT.evaluate(whole["expression"], values)
+    except (jinja2.TemplateError, *COMPILING, *FAILURES) as error:
+        raise TemplateProblem(reason(error)) from error
     if isinstance(value, jinja2.Undefined):
         raise TemplateProblem(f"'{whole['expression'].strip()}' is undefined")
     return value

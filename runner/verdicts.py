@@ -25,11 +25,15 @@ class Verdict:
     """The outcome of one case of one suite at one checkpoint."""
 
     suite: str
+    """Name of the suite; of a probe that no suite names, the function's."""
     probe: str
     """`file.py::function`, the file relative to the project."""
     case_id: str
+    """The case's `id`: ASCII, and the same at every checkpoint."""
     outcome: Outcome
+    """`pass`; `miss`: its assert failed; `error`: anything else went wrong; `not_asked`: its control missed."""
     reply: str = ""
+    """What the model said; of several samples the first."""
     reason: str = ""
     """Why it missed or failed: the last line of the assertion or error, or why it was not asked."""
     values: Mapping[str, float] = field(default_factory=dict)
@@ -37,6 +41,7 @@ class Verdict:
     ckpt: str = ""
     """`qa@96` inside a run, else the folder."""
     weights_sha256: str = ""
+    """Of the checkpoint's weights; empty where a server answered."""
     prompt: str = ""
     """The exact rendered prompt."""
     generation: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +82,7 @@ class SuiteAsked:
     """What was asked of a checkpoint under one suite's name."""
 
     suite: str
+    """Its name."""
     key: str
     """Digest of the probe files, the cases and the decoding: where it changed, the suite is asked again."""
     probes: tuple[str, ...]
@@ -169,7 +175,7 @@ def read(path: Path) -> VerdictFile:
                 suites.append(SuiteAsked(**{**row, "probes": tuple(row["probes"])}))
             elif kind == "verdict":
                 verdicts.append(Verdict(**row))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"not a readable verdict file ({type(error).__name__}: {error})",
             where=Where(str(path), number or None),

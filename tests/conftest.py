@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.tiny import make_checkpoint
 
@@ -13,6 +14,13 @@ from tests.tiny import make_checkpoint
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # a test generates what it looks at, and leaves nothing in the home of who runs it
 os.environ["RECIPE_STORE"] = "off"
+
+# properties are looked at a little each time; `--hypothesis-profile=many` is for a change of what they are about.
+# No deadlines and no slow draws: CI is busy. A fixture that all examples share is a folder that each writes anew.
+_KNOWN = (HealthCheck.too_slow, HealthCheck.function_scoped_fixture)
+settings.register_profile("few", max_examples=25, deadline=None, suppress_health_check=_KNOWN)
+settings.register_profile("many", max_examples=4000, deadline=None, suppress_health_check=_KNOWN)
+settings.load_profile("few")
 
 
 @pytest.fixture(scope="session")

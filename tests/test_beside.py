@@ -206,6 +206,10 @@ def test_a_run_that_nobody_has_asked_is_not_green(between: Path, tmp_path: Path)
             "--suite belongs to --probes\n    hint: a run is asked the suites of its recipe",
         ),
         (
+            Options(RUN, (), timeout_s=60.0),
+            "--timeout belongs to --probes\n    hint: a run is asked the suites of its recipe",
+        ),
+        (
             Options(Path("results"), ()),
             "results holds the runs of several variants\n"
             "    expected: one of them\n"

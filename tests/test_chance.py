@@ -18,6 +18,14 @@ def test_wilson_of_nothing_is_everything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
+def test_wilson_of_all_or_none_reaches_the_end_exactly_whatever_the_rounding() -> None:
+    for asked in range(1, 400):
+        assert (wilson(0, asked)[0], wilson(asked, asked)[1]) == (0.0, 1.0)
+        assert 0 < wilson(asked, asked)[0] < 1
+        assert wilson(0, asked)[1] == pytest.approx(1 - wilson(asked, asked)[0])
+        assert 0 < wilson(1, asked + 1)[0] < 1 / (asked + 1) < wilson(1, asked + 1)[1] < 1
+
+
 def test_mcnemar_is_the_exact_binomial_tail() -> None:
     assert mcnemar(0, 0) == 1
     assert mcnemar(5, 0) == 1 / 32

@@ -61,3 +61,16 @@ def test_what_is_no_checkpoint_says_so(tmp_path: Path, make: bool, says: str) ->
         (tmp_path / "ckpt").mkdir()
     done = recipe(tmp_path, "chat", "ckpt")
     assert (done.code, done.screen.splitlines()[0]) == (2, f"ckpt: {says}")
+
+
+def test_a_folder_with_a_typing_error_is_given_the_name_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "ckpt-12").mkdir()
+    assert recipe(tmp_path, "chat", "ckpt-14").screen.splitlines() == [
+        "ckpt-14: no such folder",
+        "    expected: a checkpoint's folder",
+        "    hint: did you mean ckpt-12?",
+    ]
+    assert recipe(tmp_path, "export", "ckpt-14").screen.splitlines() == [
+        "ckpt-14: no such folder",
+        "    hint: did you mean ckpt-12?",
+    ]

@@ -50,7 +50,7 @@ def test_the_manifest_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert written.label == "qa@8"
     assert written.parent == Parent("base@2", "../base/ckpt-2", "ab")
     assert written.files["model.safetensors"] == written.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
-    assert json.loads((tmp_path / "ckpt-8" / "manifest.json").read_text(encoding="utf-8"))["format_version"] == 2
+    assert json.loads((tmp_path / "ckpt-8" / "manifest.json").read_text(encoding="utf-8"))["format_version"] == 3
 
 
 def test_weights_are_written_to_disk_once(tmp_path: Path) -> None:
@@ -79,12 +79,38 @@ def test_publishing_leaves_nothing_beside_the_checkpoint(tmp_path: Path) -> None
     assert os.listdir(tmp_path / "qa") == ["ckpt-8"]
 
 
-def test_a_checkpoint_without_weights_is_not_published(tmp_path: Path) -> None:
+def test_a_checkpoint_without_weights_is_not_published_and_nothing_is_left_of_it(tmp_path: Path) -> None:
     source = state_folder(tmp_path / "state")
     (source / "model.safetensors").unlink()
     with pytest.raises(BadCheckpoint, match=r"no \*\.safetensors in "):
         publish(source, tmp_path / "qa" / "ckpt-8")
-    assert list(checkpoints.published(tmp_path / "qa")) == []
+    assert os.listdir(tmp_path / "qa") == []
+
+
+def test_a_folder_in_the_way_of_a_checkpoint_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    target = tmp_path / "ckpt-8"
+    target.mkdir()
+    (target / "model.safetensors").write_bytes(b"somebody's")
+    with pytest.raises(BadCheckpoint) as caught:
+        publish(state_folder(tmp_path / "state"), target)
+    assert caught.value.screen() == (
+        f"{target} is in the way of a checkpoint: it has no manifest.json\n"
+        "    hint: move it away, and run the same command again: it goes on where it was"
+    )
+    assert os.listdir(target) == ["model.safetensors"]
+
+
+def test_the_order_of_checkpoints_does_not_come_from_their_times(tmp_path: Path) -> None:
+    stage = tmp_path / "qa"
+    for age, name in enumerate(("ckpt-90", "ckpt-8", "ckpt-100")):
+        publish(state_folder(tmp_path / f"state-{name}"), stage / name)
+        os.utime(stage / name, (2e9 - age * 1e8, 2e9 - age * 1e8))  # as if the clock went backwards
+    assert [step for step, _ in checkpoints.published(stage)] == [8, 90, 100]
+
+
+def test_a_stage_that_is_moved_aside_in_this_moment_has_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert list(checkpoints.published(tmp_path / "file")) == []
 
 
 def test_published_checkpoints_are_listed_by_step_and_half_ones_are_not(tmp_path: Path) -> None:
@@ -123,8 +149,8 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_manifest_of_a_newer_version_is_not_guessed_at(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"format_version": 3, "ancestors": []}', encoding="utf-8")
-    assert message(tmp_path) == "ckpt-8/manifest.json has format 3, this version reads up to 2"
+    (tmp_path / "manifest.json").write_text('{"format_version": 4, "ancestors": []}', encoding="utf-8")
+    assert message(tmp_path) == "ckpt-8/manifest.json has format 4, this version reads up to 3"
 
 
 def test_one_digest_stands_for_sharded_weights_in_the_order_of_their_names(tmp_path: Path) -> None:

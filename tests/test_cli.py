@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from runner import __version__, cli
 from runner.cli import root
@@ -46,6 +47,14 @@ def test_help_names_every_command_and_every_exit_code(monkeypatch: Patch, capsys
         "Exit codes: 0 the result's gates passed, 1 a gate failed, 2 the recipe or the command line is wrong"
         in " ".join(shown.split())
     )
+
+
+def test_help_fits_a_terminal_of_80_columns_and_no_summary_is_cut() -> None:
+    shown = CliRunner().invoke(cli.cli, ["--help"], terminal_width=80).output
+    assert "..." not in shown.partition("Commands:")[2]
+    assert "    recipe watch out --probes probes checkpoints that another trainer writes\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "[DIR]" in CliRunner().invoke(cli.cli, ["list", "--help"]).output
 
 
 def test_the_version_is_that_of_the_package(monkeypatch: Patch, capsys: Captured) -> None:
@@ -144,7 +153,7 @@ def test_a_folder_that_is_being_written_is_refused(here: Path, monkeypatch: Patc
     [
         (TrainingFailed("the trainer died"), 3, "the trainer died\n"),
         (Interrupted("state is saved"), 130, "state is saved\n"),
-        (KeyboardInterrupt(), 130, ""),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
 def test_what_ends_a_run_has_its_exit_code(raised: BaseException, code: int, told: str, capsys: Captured) -> None:
@@ -176,4 +185,5 @@ def test_a_reader_that_leaves_early_is_not_taken_for_a_red_gate(arguments: list[
     command = [sys.executable, "-c", code]
     ran = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
-    assert (ran.returncode, ran.stderr) == (141, b"")
+    assert ran.returncode == 141
+    assert b"Traceback" not in ran.stderr  # how far it is may stand there, where it takes long

@@ -221,6 +221,20 @@ def test_a_checkpoint_a_run_and_a_verdict_file_are_sides(run: Path) -> None:
     assert whole.forgetting.backward_transfer == pytest.approx(-0.25)
 
 
+def test_a_run_is_a_side_by_its_name_and_a_file_that_is_no_side_is_not_meant(run: Path) -> None:
+    (run.parent / "results").mkdir()
+    run.rename(run.parent / "results" / "mine")
+    (run.parent / "mime.yaml").touch()
+    assert comparing.find("mine", run.parent).name == "mine (qa@4)"
+    with pytest.raises(UserError) as caught:
+        comparing.find("mime", run.parent)
+    assert caught.value.screen() == (
+        "mime: no such file or folder\n"
+        "    expected: a checkpoint, the folder of a run, or a verdict file\n"
+        "    hint: did you mean mine?"
+    )
+
+
 def test_a_run_without_result_is_its_last_checkpoint(run: Path) -> None:
     text = (run / "recipe.yaml").read_text(encoding="utf-8")
     (run / "recipe.yaml").write_text(re.sub(r"result:\n  checkpoint: qa@best\n", "", text), encoding="utf-8")

@@ -1,6 +1,7 @@
 """runner.console: the exact lines of every screen at 80 columns, and nothing in them that a terminal would obey."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,17 +9,21 @@ from rich.console import Console
 
 from runner.console import (
     Ending,
+    RunView,
     StageProgress,
+    Turned,
     duration,
     ending_screen,
     plan_screen,
     print_error,
     run_screen,
     sparkline,
+    works_screen,
 )
 from runner.errors import Problem, UserError, Where, cells
 from runner.forgetting import measure
-from runner.tables import CheckpointRow, decision_line, fitting, flip_lines, matrix, percent, said
+from runner.tables import CheckpointRow, decision_line, fitting, matrix, matrix_that_fits, percent, said
+from runner.underway import Work
 from tests.screens import BASE, PLAN, QA, console, decision, flip, lines, text_of
 
 ROWS = [
@@ -165,14 +170,29 @@ def test_what_is_too_wide_for_80_columns_is_listed_line_by_line(suites: int, wid
     assert all(len(line) <= 80 for line in shown)
 
 
-def test_a_long_matrix_shows_its_end() -> None:
+def test_a_matrix_with_little_room_shows_its_end() -> None:
     assert (
-        "\n".join(lines(matrix(ROWS, ["select", "held_out"], last=1)))
+        "\n".join(lines(matrix_that_fits(ROWS, ["select", "held_out"], 80, 3)))
         == """\
 checkpoint    loss  select  held_out
 … 2 above
 qa@96       0.0100       –  47.0 % ✗"""
     )
+
+
+def test_suites_that_do_not_fit_are_folded_and_those_that_are_red_are_not() -> None:
+    suites = [f"suite_{number}" for number in range(8)]
+    rows = [
+        CheckpointRow(
+            f"qa@{step}", 0.5, {name: decision(name != "suite_6" or step == 1, 1, suite=name) for name in suites}
+        )
+        for step in (1, 2)
+    ]
+    assert lines(matrix_that_fits(rows, suites, 60, 10), 60) == [
+        "checkpoint    loss  suite_0  suite_1  suite_6  +5 more",
+        "qa@1        0.5000  100 % ✓  100 % ✓  100 % ✓        ✓",
+        "qa@2        0.5000  100 % ✓  100 % ✓  100 % ✗        ✓",
+    ]
 
 
 def test_many_suites_fit_the_terminal_and_none_is_lost() -> None:
@@ -188,33 +208,83 @@ def test_many_suites_fit_the_terminal_and_none_is_lost() -> None:
 # --- while it runs ---
 
 
-def test_the_live_screen_shows_where_it_is_the_matrix_and_the_latest_flip() -> None:
-    stages = [
+VIEW = RunView(
+    "zhdict",
+    75.3,
+    stages=[
         StageProgress("base", 1890, "done", 1890, [3.0, 2.0, 1.0]),
-        StageProgress("qa", 96, "running", 32, [0.5, 0.4, 0.3], 24_000, 12.0),
+        StageProgress("qa", 96, "running", 32, [0.5, 0.4, 0.3], 24_000, 12.0, memory_bytes=1_210_000_000),
         StageProgress("prefer", 63),
-    ]
-    shown = lines(
-        run_screen("zhdict", 75.3, stages, ROWS, ["select", "held_out"], flip_lines("held_out", LOST, 1)[:3], 24)
-    )
+    ],
+    rows=ROWS,
+    suites=["select", "held_out"],
+    turned=[Turned("lost", "held_out at qa@96 against qa@32", LOST[0]), Turned("gained", "select at qa@96", LOST[1])],
+)
+
+
+def test_the_live_screen_shows_where_it_is_the_matrix_and_the_latest_flips() -> None:
     assert (
-        "\n".join(shown)
+        "\n".join(lines(run_screen(VIEW, 80, 24)))
         == f"""\
 zhdict  1:15
-✓ base   ━━━━━━━━━━━━ 1890/1890 loss 1.0000 █▅▁
-› qa     ━━━━         32/96     loss 0.3000 █▅▁ 24,000 tok/s, 12.0 s left
-  prefer              0/63      to do
+✓ base   ━━━━━━━━ 1,890/1,890 loss 1.0000 █▅▁
+› qa     ━━╸      32/96       loss 0.3000 █▅▁ 24,000 tok/s  1.2 GB  12.0 s left
+  prefer          0/63        to do
 
 {MATRIX}
-  U+5FC3 held_out
+
+✗ lost  U+5FC3 held_out at qa@96 against qa@32
     before: 汉字`心`的部首是`心部`
-    after:  汉字`心`的部首是`水部`\\x1b[31m⏎"""
+    after:  汉字`心`的部首是`水部`\\x1b[31m⏎
+✓ gained  U+5FC3 select at qa@96
+    before: 汉字`心`的部首是`心部`
+    after:  汉字`心`的部首是`水部`\\x1b[32m⏎"""
     )
 
 
-def test_the_live_screen_fits_the_height_of_the_terminal() -> None:
-    rows = [CheckpointRow(f"qa@{number}", 0.5, {}) for number in range(100)]
-    assert len(lines(run_screen("r", 1.0, [StageProgress("qa", 100)], rows, [], [], 20))) <= 20
+def test_work_that_is_under_way_is_told_with_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic() - 60
+    monkeypatch.setattr("runner.underway.time.monotonic", lambda: began + 60)
+    reading = Work("reading data/字典.jsonl", 4e9, "bytes", 1e9, began)
+    (line,) = lines(works_screen([reading], 80))
+    assert line == "  reading data/字典.jsonl: 1.0 GB of 4.0 GB ━━━          3:00 left"
+    (endless,) = lines(works_screen([Work("looking at the model", began=began)], 80))
+    assert endless == "  looking at the model for 1:00"
+
+
+def wide(lines: list[str]) -> int:
+    return max(map(cells, lines))
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (200, 60), (40, 12)])
+def test_the_live_screen_fits_every_terminal(width: int, height: int) -> None:
+    suites = [f"套件_{number}_with_a_long_name" for number in range(12)]
+    rows = [
+        CheckpointRow(f"一个很长的阶段名@{number}", 0.5, {name: decision(True, 1, suite=name) for name in suites})
+        for number in range(100)
+    ]
+    stages = [
+        StageProgress(
+            f"一个很长的阶段名_{number}", 12_650, "done" if number < 4 else "running", 9_999, [0.5] * 50, 123_456
+        )
+        for number in range(15)
+    ]
+    works = [Work("一" * 200, 10_000, "questions", 1200)] * 3
+    turned = [Turned("lost", "where " * 20, flip("before " * 40, "之后" * 60))] * 9
+    view = RunView("一个很长的配方名" * 9, 1e6, stages, works, rows, suites, turned, "interrupted: " * 9)
+    shown = lines(run_screen(view, width, height), width)
+    assert len(shown) < height
+    assert wide(shown) <= width
+    assert any("more" in line for line in shown)  # suites are folded
+    assert any("above" in line for line in shown)
+
+
+def test_stages_that_do_not_fit_are_those_furthest_from_the_one_that_runs() -> None:
+    stages = [StageProgress(f"s{number}", 10, "done" if number < 6 else "to do") for number in range(15)]
+    shown = lines(run_screen(RunView("r", 1.0, stages), 80, 21))
+    assert shown[1].split() == ["…", "6", "stages", "done"]
+    assert shown[2].split()[:1] == ["s6"]
+    assert shown[-1].split() == ["…", "4", "stages", "to", "come"]
 
 
 # --- the end ---

@@ -118,8 +118,17 @@ def test_an_empty_value_or_a_list_is_never_written_into_a_text(tmp_path: Path, v
 
 def test_a_field_that_a_row_lacks_is_an_error_with_its_line(tmp_path: Path) -> None:
     data = build(tmp_path, [*ROWS[:2], {"char": "x"}], questions={"rows": "chars", **QUESTION})
-    with pytest.raises(BadData, match=r"^rows\.jsonl:3: data\.questions\.completion: 'radical' is undefined"):
+    with pytest.raises(BadData) as caught:
         data.get("questions").examples(0)
+    said = "rows.jsonl:3: data.questions.completion: 'radical' is undefined\n"
+    assert caught.value.screen() == f"{said}    hint: the row has char"
+
+
+def test_a_field_with_a_typing_error_is_given_the_name_that_the_row_has(tmp_path: Path) -> None:
+    data = build(tmp_path, ROWS, questions={"rows": "chars", **QUESTION, "completion": "{{ radicl }}"})
+    with pytest.raises(BadData) as caught:
+        data.get("questions").examples(0)
+    assert caught.value.problems[0].hint == "did you mean radical?"
 
 
 def test_case_ids_are_the_id_column_else_the_split_key_else_a_digest(tmp_path: Path) -> None:

@@ -79,7 +79,8 @@ def test_what_cannot_be_known_is_unknown_and_not_nothing(tmp_path: Path) -> None
     shown = "\n".join(lines(plan_screen(planned(tmp_path)), 120))
     assert re.search(r"base +pretrain +model +unknown +1152 +13,523 +unknown +unknown +to do", shown)
     assert "not here: data.answers: far/answers.jsonl is not here; it has 1,456,927 rows, as num_rows says" in shown
-    assert "not here: the tokenizer nobody/nowhere is not here, and no hub gives it" in shown
+    why = "there is no folder nobody/nowhere, and the hub cannot be asked: HF_HUB_OFFLINE is set"
+    assert f"not here: the tokenizer: {why}" in shown
     assert "not here: what needs them is unknown: tokens, truncation, duplicates, leaks" in shown
 
 
@@ -140,11 +141,12 @@ def test_a_run_says_which_file_is_missing_and_how_another_place_is_given(tmp_pat
         "    hint: put it there, or say where it is: --set data.documents.path=PATH",
     ]
     assert last.screen().splitlines() == [
-        f"{tmp_path}/declared.yaml:4:14: model.tokenizer: there is no folder nobody/nowhere, and no hub gives it",
+        f"{tmp_path}/declared.yaml:4:14: model.tokenizer: there is no folder nobody/nowhere, and the hub cannot be "
+        "asked: HF_HUB_OFFLINE is set",
         "    4 |   tokenizer: nobody/nowhere",
         "      |              ^^^^^^^^^^^^^^",
         "    expected: a folder with a tokenizer",
-        "    hint: say where it is: --set model.tokenizer=PATH",
+        "    hint: say where it is: --set model.tokenizer=PATH; HF_ENDPOINT names another hub",
     ]
 
 

@@ -1,61 +1,98 @@
-"""docs/probes.md: every probe on that page runs, and every argument and attribute stands in it."""
+"""Every probe that README and docs show is asked; docs/probes.md names every argument and attribute."""
+
+from __future__ import annotations
 
 import inspect
-import json
 import re
-from pathlib import Path
+import shutil
+from functools import cache
 
 import pytest
 
-from runner import Reply, probe, recipe, verdicts
-from tests.probe_project import ask, write
-from tests.tiny import make_checkpoint
+from runner import Reply, probe, verdicts
+from tests.documented_blocks import Block, blocks, tables, text_of
+from tests.documented_projects import Projects, rounds
+from tests.probe_project import ask
 
 pytest_plugins = ["pytester"]
 
-PAGE = (Path(__file__).parents[1] / "docs" / "probes.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-POEMS = [{"id": topic, "topic": topic} for topic in ("rain", "stone")]
-CAPITALS = [{"id": "fr", "country": "France", "capital": "Paris", "wrong": ["Lyon", "Rome"]}]
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if not enable_thinking %}a:{% endif %}"
+PROBES = list({block.text: block for block in blocks() if block.kind == "probe"}.values())
+"""A page in another language shows the same ones again."""
+
+
+@cache
+def round_of(block: Block) -> tuple[Block, ...]:
+    """The probes of its page that are asked together with it."""
+    (found,) = (one for one in rounds([other for other in PROBES if other.page == block.page]) if block in one)
+    return tuple(found)
 
 
 @pytest.fixture(scope="module")
-def chatting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("docs") / "checkpoint-500", chat_template=TEMPLATE)
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Projects:
+    return Projects(tmp_path_factory.mktemp("pages"))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: re.findall(r"def (test_\w+)", block)[-1])
-def test_a_probe_of_the_page_is_asked_without_an_error(project: pytest.Pytester, chatting: Path, block: str) -> None:
-    data = project.path / "probes" / "data"
-    data.mkdir()
-    for name, rows in (("poems", POEMS), ("capitals", CAPITALS)):
-        (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    write(project, block)
-    ask(project, "probes", "--ckpt", chatting, "--probe-verdicts", "v.jsonl")
-    found = verdicts.read(project.path / "v.jsonl").verdicts
-    assert found
-    assert {verdict.outcome for verdict in found} <= {"pass", "miss", "not_asked"}
+@pytest.fixture(scope="module")
+def asked() -> dict[tuple[Block, ...], verdicts.VerdictFile]:
+    """Verdicts of the rounds that were asked."""
+    return {}
+
+
+@pytest.mark.parametrize("block", PROBES, ids=lambda block: block.name)
+def test_a_probe_of_a_page_is_asked_without_an_error(
+    project: pytest.Pytester,
+    projects: Projects,
+    asked: dict[tuple[Block, ...], verdicts.VerdictFile],
+    block: Block,
+) -> None:
+    together = round_of(block)
+    if together not in asked:
+        asked[together] = verdicts_of(project, projects, together)
+    outcomes = [verdict.outcome for verdict in asked[together].verdicts if verdict.probe.startswith(file_of(block))]
+    assert outcomes
+    assert set(outcomes) <= {"pass", "miss", "not_asked"}
+
+
+def verdicts_of(project: pytest.Pytester, projects: Projects, together: tuple[Block, ...]) -> verdicts.VerdictFile:
+    """In a project like the page's, of a checkpoint whose run gives cases to those that have none of their own."""
+    root = project.path
+    shutil.copytree(projects.of(together[0].page), root, dirs_exist_ok=True)
+    for file in (root / "probes").glob("test_*.py"):
+        file.unlink()
+    suites = {}
+    for block in together:
+        (root / file_of(block)).write_text(block.text, encoding="utf-8")
+        for name in re.findall(r"^def (test_\w+)", block.text, re.MULTILINE):
+            if not re.search(r"\bcases(=|\":)", block.text):
+                suites[name] = file_of(block)
+    run = projects.run_in(root, suites)
+    ask(project, "probes", "--ckpt", run / "base" / "ckpt-2", "--probe-verdicts", "v.jsonl")
+    return verdicts.read(root / "v.jsonl")
+
+
+def file_of(block: Block) -> str:
+    return block.file or f"probes/test_line_{block.line}.py"
+
+
+def first_cells(page: str, *headers: str) -> list[str]:
+    """Names in the first column of the page's table with this header."""
+    (table,) = (found for found in tables() if found.page == page and found.header[: len(headers)] == headers)
+    return [name for row in table.first for code in row for name in re.findall(r"^(\w+)", code)]
 
 
 def test_every_argument_of_the_decorator_stands_in_the_table() -> None:
-    table = PAGE.partition("## What the decorator takes")[2].partition("\n## ")[0]
-    named = re.findall(r"`(\w+)(?:=[^`]*)?`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
-    assert named == list(inspect.signature(probe).parameters)
+    assert first_cells("docs/probes.md", "argument") == list(inspect.signature(probe).parameters)
 
 
 def test_every_attribute_of_a_reply_stands_in_the_table() -> None:
-    table = PAGE.partition("| `reply.…` | is |")[2].partition("\n\n")[0]
-    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(Reply.__annotations__)
+    assert first_cells("docs/probes.md", "`reply.…`") == list(Reply.__annotations__)
 
 
 def test_every_field_of_a_verdict_stands_in_the_table() -> None:
-    table = PAGE.partition("## A verdict")[2].partition("\n\n`again")[0]
-    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE)))
+    named = first_cells("docs/probes.md", "field", "is")
     assert set(named) == set(verdicts.Verdict.__dataclass_fields__) - {"leak"}
 
 
-def test_the_suites_of_the_page_are_suites() -> None:
-    (block,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    known = recipe.schema()["$defs"]["DecodingChange"]["properties"]
-    assert set(re.findall(r"decoding: \{(\w+):", block)) <= set(known)
+def test_what_a_probe_may_take_stands_in_the_table() -> None:
+    assert {"case", "reply", "replies", "record"} <= set(first_cells("docs/probes.md", "parameter"))
+    assert "--probe-verdicts" in text_of("docs/probes.md")

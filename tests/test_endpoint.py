@@ -78,7 +78,6 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.slow
 def test_a_real_server_gives_the_replies_of_the_local_engine(real: str, checkpoint: Path) -> None:
     from runner.probing.engine import Engine
 
@@ -106,7 +105,6 @@ def test_a_real_server_gives_the_replies_of_the_local_engine(real: str, checkpoi
     assert [found[place].stop_reason for place in plain] == [expected[place].stop_reason for place in plain]
 
 
-@pytest.mark.slow
 def test_a_real_server_refuses_what_it_does_not_know_and_answers_the_rest(real: str, checkpoint: Path) -> None:
     endpoint = Endpoint(real, str(checkpoint))
     endpoint.check()
@@ -116,7 +114,6 @@ def test_a_real_server_refuses_what_it_does_not_know_and_answers_the_rest(real: 
     assert (fine.error, bool(fine.text)) == ("", True)
 
 
-@pytest.mark.slow
 def test_a_model_that_a_real_server_cannot_load_is_a_users_error(real: str) -> None:
     with pytest.raises(UserError) as raised:
         Endpoint(real, "/no/such/model").check()
@@ -378,8 +375,10 @@ def test_an_address_may_be_pasted_with_what_stands_behind_it() -> None:
 
 def test_a_key_may_end_in_a_line_end_and_one_that_cannot_be_sent_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
-    with scripted(served(lambda asked: chat(asked.headers["authorization"]))) as server:
-        assert one(server.url).text == f"Bearer {KEY}"
+    came: list[str] = []
+    with scripted(served(lambda asked: came.append(asked.headers["authorization"]) or chat("yes"))) as server:
+        assert one(server.url).text == "yes"
+        assert came == [f"Bearer {KEY}"]
         for wrong in (f"{KEY}\n{KEY}", f"{KEY}é"):
             monkeypatch.setenv("OPENAI_API_KEY", wrong)
             screen = "$OPENAI_API_KEY holds characters that no key has\n    expected: printable ASCII"

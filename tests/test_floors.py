@@ -14,13 +14,13 @@ RUNNER = ROOT / "runner"
 TABLE = """
 | floor | modules |
 |---|---|
-| 0 | `errors` · `atomic` · `orphans` |
-| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `loadable` · `repetition` · `answers` · `classification` · `forgetting` · `markdown` · `trackers` · `interruption` · `gpus` · `dividing` |
-| 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` · `handover` · `stage_ends` · `pulls` · `memory` · `deepspeed_config` · `nodes` · `slurm` |
-| 3 | `check` · `plan` · `leaks` · `jobs` · `tables` · `model` · `starter` · `hosting` · `locked` · `amounts` |
+| 0 | `errors` · `atomic` · `orphans` · `foreign_code` · `sandbox` · `underway` |
+| 1 | `yaml_marks` · `spec` · `templates` · `asking` · `events` · `verdicts` · `loadable` · `repetition` · `answers` · `classification` · `forgetting` · `markdown` · `trackers` · `interruption` · `refused` · `gpus` · `dividing` |
+| 2 | `__init__` · `recipe` · `checkpoints` · `gate` · `launch` · `children` · `folder` · `data` · `handover` · `stage_ends` · `diverging` · `pulls` · `memory` · `deepspeed_config` · `nodes` · `slurm` |
+| 3 | `check` · `plan` · `leaks` · `jobs` · `tables` · `model` · `starter` · `hosting` · `locked` · `saving` · `amounts` |
 | 4 | `standings` · `console` · `train` · `sharing` · `joining` · `completing` |
 | 5 | `preparation` · `prober` · `ending` · `progress` · `comparing` · `probing` · `sampler` · `model_card` |
-| 6 | `bisecting` · `export` · `host` · `listing` · `preview` · `report` · `run` · `watching` |
+| 6 | `bisecting` · `export` · `host` · `listing` · `preview` · `report` · `run` · `verifying` · `watching` |
 | 7 | `matrix` |
 | 8 | `cli` |
 """  # noqa: E501

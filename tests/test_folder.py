@@ -1,10 +1,12 @@
 """runner.folder: who a run folder belongs to, who is writing it (real processes hold locks), what is moved aside."""
 
+import errno
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import FolderTaken, UserError
-from runner.folder import RunRecord, Superseded, check_owner, read_run, write_run, writing
+from runner.folder import RunRecord, Superseded, check_owner, is_held, read_run, write_run, writing
 
 RECORD = RunRecord(
     recipe="mine",
@@ -142,6 +144,17 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     assert caught.value.screen() == f"{run} cannot be made: Not a directory\n    hint: give another one with --out"
 
 
+def test_a_disk_that_is_full_is_no_reason_to_ask_for_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, **how: bool) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(OSError, match="No space left on device"), writing(tmp_path / "run"):
+        pass
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format_version": 1, "recipe": "mine"}', b"\xff"])
 def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
@@ -208,6 +221,71 @@ def test_a_lock_ends_with_its_holder_even_where_a_child_of_it_lives_on(tmp_path:
         os.kill(child, 9)
 
 
+def test_who_only_looks_whether_a_run_is_held_keeps_nobody_from_it(tmp_path: Path) -> None:
+    ends = threading.Event()
+    (tmp_path / "lock").touch()
+
+    def look() -> None:
+        while not ends.is_set():
+            is_held(tmp_path)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        for _ in range(50):
+            with writing(tmp_path):
+                assert is_held(tmp_path)
+    finally:
+        ends.set()
+        looking.join()
+    assert not is_held(tmp_path)
+
+
+def test_of_many_that_want_a_folder_one_has_it(tmp_path: Path) -> None:
+    has, told = [], []
+    ready, done = threading.Barrier(8), threading.Barrier(8)
+
+    def want() -> None:
+        ready.wait()
+        try:
+            with writing(tmp_path):
+                has.append(1)
+                done.wait()
+        except FolderTaken as error:
+            told.append(error.problems[0].message)
+            done.wait()
+
+    threads = [threading.Thread(target=want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(has), len(told)) == (1, 7)
+    assert all(f"is being written by process {os.getpid()} on " in message for message in told)
+
+
+def test_a_lock_that_looks_like_that_of_a_process_which_runs_but_is_not_held_is_taken_over(tmp_path: Path) -> None:
+    # after a reboot another process may have its number; on another machine the number says nothing
+    for holder in ({"pid": 1, "host": os.uname().nodename}, {"pid": os.getpid(), "host": "another-machine"}):
+        (tmp_path / "lock").write_text(json.dumps({**holder, "started": "2030-01-01 00:00:00"}), encoding="utf-8")
+        assert not is_held(tmp_path)
+        with writing(tmp_path):
+            assert is_held(tmp_path)
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "qa" / "probes" / "ckpt-8.jsonl"
+    path.parent.mkdir(parents=True)
+    for number, now in enumerate((2e9, 1e9, 1.0), 1):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        path.write_text(str(number), encoding="utf-8")
+        os.utime(path, (now, now))
+        with writing(tmp_path):
+            kept = Superseded(tmp_path).take(path)
+        assert kept.relative_to(tmp_path).parts[:2] == ("superseded", str(number))
+    assert (tmp_path / "superseded" / "1" / "qa" / "probes" / "ckpt-8.jsonl").read_text(encoding="utf-8") == "1"
+
+
 def test_a_lock_without_words_names_another_process(tmp_path: Path) -> None:
     with held_by_another_process(tmp_path):
         (tmp_path / "lock").write_text("", encoding="utf-8")
@@ -247,3 +325,14 @@ def test_a_file_that_will_be_replaced_is_kept_as_a_copy(tmp_path: Path) -> None:
     kept = tmp_path / "superseded" / "1" / "qa" / "probes" / "ckpt-8.jsonl"
     assert (path.read_text(encoding="utf-8"), kept.read_text(encoding="utf-8")) == ("new", "old")
     assert time.time() - kept.stat().st_mtime < 60
+
+
+def test_what_is_replaced_twice_by_one_invocation_is_kept_twice(tmp_path: Path) -> None:
+    path = tmp_path / "qa" / "probes" / "ckpt-8.jsonl"
+    path.parent.mkdir(parents=True)
+    aside = Superseded(tmp_path)
+    for text in ("first", "second", "third"):
+        path.write_text(text, encoding="utf-8")
+        aside.copy(path)
+    kept = sorted(tmp_path.glob("superseded/*/qa/probes/ckpt-8.jsonl"))
+    assert [file.read_text(encoding="utf-8") for file in kept] == ["first", "second", "third"]

@@ -127,7 +127,6 @@ def test_adapters_of_trl_answer_as_they_do_in_peft(
     assert said == [as_transformers_says(tuned / f"checkpoint-{step}", home / "base") for step in (2, 4)]
 
 
-@pytest.mark.slow
 def test_adapters_of_dpo_and_full_weights_of_sft_are_probed_too(project: pytest.Pytester, home: Path) -> None:
     train(home, str(home / "base"), "sft,dpo-lora")
     for kind in ("sft", "dpo-lora"):
@@ -147,7 +146,6 @@ ZERO_2 = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="deepspeed builds an operator with g++, which is not there")
 def test_checkpoints_of_deepspeed_zero_2_are_probed_as_they_lie_and_merged_by_the_command_that_is_told(
@@ -177,7 +175,10 @@ def test_checkpoints_of_deepspeed_zero_2_are_probed_as_they_lie_and_merged_by_th
 # --- in other forms ---
 
 
-def test_sharded_old_and_tied_weights_give_the_same_replies(project: pytest.Pytester, trained: Path) -> None:
+def test_sharded_old_and_tied_weights_give_the_same_replies(
+    project: pytest.Pytester, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECIPE_PICKLES", "old")  # a pickle is read where the user names it
     source = trained / "checkpoint-4"
     assert json.loads((source / "config.json").read_text())["tie_word_embeddings"]
     shard(copy(source, project.path / "sharded"))

@@ -137,7 +137,7 @@ def test_the_look_says_what_was_found_and_what_is_made_of_it(tmp_path: Path, mon
         "答案    text     95 %         19           2     2        2",
         "",
         "left out    1 that cannot be used",
-        "            rows.jsonl:22:8: not JSON: Unterminated string starting at",
+        "            rows.jsonl:22:8: not JSON: a string that begins here does not end",
         "empty       1 with an empty text; left out too",
         "duplicates  1",
         "letters     Han 100 %; 15 different characters",
@@ -220,7 +220,7 @@ def test_the_command_names_the_recipe_after_the_file_asks_nothing_and_overwrites
         (
             "rows.jsonl", '{"question": "q", "answer": "a"}\n{"question\n{"question": "r", "answer": "b"}\nnone\n',
             "rows.jsonl: 2 of 4 rows cannot be read; the first of them:\n\n"
-            "rows.jsonl:2:2: not JSON: Unterminated string starting at\n\n"
+            "rows.jsonl:2:2: not JSON: a string that begins here does not end\n\n"
             "rows.jsonl:4:1: not JSON: Expecting value",
         ),
         (

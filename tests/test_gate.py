@@ -36,6 +36,15 @@ def test_exactly_the_minimum_rate_is_green() -> None:
     assert decision.reasons == ("284 of 300 passed (94.7%), min_pass_rate is 0.95",)
 
 
+def test_the_lower_bound_is_that_of_the_confidence_and_is_told() -> None:
+    decision = judge(rule(min_pass_rate=0.9, confidence=0.9), verdicts("p" * 19 + "m"))
+    assert decision.reasons == (
+        "19 of 20 passed (95.0%), at least 80.4% at confidence 0.9, min_pass_rate is 0.9",
+    )  # fmt: skip
+    exactly = gate.wilson(19, 20, 0.9)[0]
+    assert judge(rule(min_pass_rate=exactly, confidence=0.9), verdicts("p" * 19 + "m")).green
+
+
 def test_confidence_asks_the_lower_bound_to_reach_the_rate() -> None:
     assert not judge(rule(min_pass_rate=0.9, confidence=0.95), verdicts("p" * 19 + "m")).green
     assert judge(rule(min_pass_rate=0.9, confidence=0.95), verdicts("p" * 290 + "m" * 10)).green
@@ -48,10 +57,36 @@ def test_not_asked_cases_are_out_of_every_rate() -> None:
 def test_a_gate_with_no_asked_case_is_red() -> None:
     assert judge(rule(min_pass_rate=0.0), verdicts("nn")).reasons == ("no case was asked",)
     assert judge(rule(max_regression=3), []).green is False
+    assert judge(rule(max_regression=3), []).reasons == ("no case was asked",)
 
 
-def test_any_error_is_red() -> None:
-    assert not judge(rule(min_pass_rate=0.1), verdicts("pppe")).green
+def test_any_error_is_red_and_the_first_is_named() -> None:
+    broken = [replace(one, reason=f"boom {one.case_id}") for one in verdicts("ppeem")]
+    decision = judge(rule(min_pass_rate=0.1), broken)
+    assert (decision.green, decision.reasons) == (False, ("2 cases ended in an error, the first c2: boom c2",))
+    alone = judge(rule(min_pass_rate=0.1), [replace(one, reason=f"boom {one.case_id}") for one in verdicts("pppe")])
+    assert alone.reasons == ("1 case ended in an error, the first c3: boom c3",)
+    unasked = [replace(one, case_id="cases", reason="cases: there is no file rows.jsonl") for one in verdicts("e")]
+    assert judge(rule(min_pass_rate=0.1), unasked).reasons[0] == (
+        "1 case ended in an error: cases: there is no file rows.jsonl"
+    )
+
+
+def test_where_no_case_was_asked_the_reason_of_the_first_is_told() -> None:
+    unasked = [replace(one, reason=f"control of {one.case_id} missed") for one in verdicts("nn")]
+    assert judge(rule(min_pass_rate=0.0), unasked).reasons == ("no case was asked: control of c0 missed",)
+
+
+@pytest.mark.parametrize("rules", [None, {"min_pass_rate": 0.1}], ids=["no gate", "a gate"])
+def test_a_decision_keeps_what_it_was_made_from(rules: dict[str, object] | None) -> None:
+    now, before = verdicts("pmn", rep=0.5), verdicts("ppn", "base@2")
+    decision = judge(None if rules is None else rule(**rules), now, before)
+    assert (decision.suite, decision.green) == ("s", None if rules is None else True)
+    assert (decision.reasons, decision.notes) == ((), ("2 cases compared with base@2; 1 not answered",))
+    assert decision.tally == gate.count(now)
+    assert decision.comparison == gate.compare(now, before)
+    assert decision.numbers == gate.numbers(now, before, {}, {})
+    assert [(number.name, number.mean) for number in decision.numbers] == [("rep", 0.5)]
 
 
 def test_a_suite_without_a_gate_is_recorded_not_judged() -> None:
@@ -132,12 +167,29 @@ def test_a_lost_case_that_hangs_by_a_hair_counts_and_is_named() -> None:
     decision = judge(rule(max_regression=1), now, verdicts("pppp", "base@2", margin=2.0))
     assert decision.reasons == ("4 lost and 0 gained against base@2: net 4, max_regression is 1",)
     assert decision.notes == ("2 of the 4 lost hang by a hair: c0, c1",)
+    (hair,), (firm,) = verdicts("p", margin=1e-6), verdicts("m", "base@2", margin=2.0)
+    assert judge(None, [hair], [firm]).notes == ("1 of the 1 gained hangs by a hair: c0",)
 
 
 def test_a_pinned_case_that_is_lost_is_red_and_one_never_known_is_not() -> None:
     before = verdicts("pm", "base@2")
     assert not judge(rule(pinned=["c0"]), verdicts("mm"), before).green
     assert judge(rule(pinned=["c1"]), verdicts("mm"), before).green
+
+
+def test_pinned_cases_that_are_lost_are_named() -> None:
+    decision = judge(rule(pinned=["c0", "c2", "c1"]), verdicts("mpm"), verdicts("ppp", "base@2"))
+    assert decision.reasons == ("pinned and lost: c0, c2",)
+
+
+def test_a_baseline_without_a_name_is_called_so() -> None:
+    rules = rule(max_regression=0, pinned=["c1"])
+    decision = judge(rules, verdicts("mnp"), verdicts("pp", ""))
+    assert decision.reasons == (
+        "1 lost and 0 gained against the baseline: net 1, max_regression is 0",
+        "pinned, passed at the baseline, not asked now: c1",
+    )
+    assert decision.notes == ("1 case compared with the baseline; 1 new, 1 not answered",)
 
 
 def test_a_pinned_case_whose_control_missed_is_red_because_it_could_not_be_judged() -> None:
@@ -175,6 +227,13 @@ def test_another_assert_on_the_same_reply_is_no_loss_and_is_told() -> None:
     )
 
 
+@pytest.mark.parametrize(("cases", "shown"), [(5, ""), (6, " and 1 more"), (7, " and 2 more")])
+def test_five_cases_are_named_and_more_are_counted(cases: int, shown: str) -> None:
+    before, now = verdicts("p" * 9, "base@2"), verdicts("m" * cases + "p" * (9 - cases), margin=1e-6)
+    (note,) = judge(rule(max_regression=9), now, before).notes
+    assert note == f"{cases} of the {cases} lost hang by a hair: c0, c1, c2, c3, c4{shown}"
+
+
 def test_a_baseline_that_cannot_be_read_is_red_and_says_why() -> None:
     assert judge(rule(max_regression=0), verdicts("p"), fault="v.jsonl: damaged").reasons == ("v.jsonl: damaged",)
     decision = judge(None, verdicts("p"), fault="v.jsonl: damaged")
@@ -184,6 +243,7 @@ def test_a_baseline_that_cannot_be_read_is_red_and_says_why() -> None:
 def test_a_pinned_id_that_is_no_case_is_red_and_named() -> None:
     decision = judge(rule(pinned=["c00"]), verdicts("pp"))
     assert decision.reasons == ("pinned case c00 is not a case of this suite; did you mean c0?",)
+    assert judge(rule(pinned=["other"]), verdicts("pp")).reasons == ("pinned case other is not a case of this suite",)
 
 
 def test_a_pin_may_be_written_as_the_character_itself() -> None:
@@ -199,6 +259,7 @@ def test_bounds_are_over_the_recorded_numbers() -> None:
 def test_a_bound_on_a_number_nobody_recorded_is_red() -> None:
     decision = judge(rule(seq_rep={"max_mean": 0.1}), verdicts("pp", seq_rep_4=0.0))
     assert decision.reasons == ("no case recorded seq_rep; did you mean seq_rep_4?",)
+    assert judge(rule(rep={"max_mean": 1}), verdicts("pp")).reasons == ("no case recorded rep",)
 
 
 def test_a_bound_names_the_case_that_breaks_it() -> None:
@@ -206,6 +267,26 @@ def test_a_bound_names_the_case_that_breaks_it() -> None:
     assert judge(rule(rep={"max": 0.5}), some).reasons == ("rep is 0.7 in c1, max is 0.5",)
     assert judge(rule(rep={"min": 0.2}), some).reasons == ("rep is 0.1 in c0, min is 0.2",)
     assert judge(rule(rep={"min": 0.1, "max": 0.7}), some).green
+    falling = [*verdicts("p", rep=0.7), *verdicts("pp", rep=0.1)[1:]]
+    assert judge(rule(rep={"max": 0.5}), falling).reasons == ("rep is 0.7 in c0, max is 0.5",)
+    assert judge(rule(rep={"min": 0.2}), falling).reasons == ("rep is 0.1 in c1, min is 0.2",)
+
+
+def test_a_gate_that_only_bounds_a_rise_is_recorded_and_not_green_without_a_baseline() -> None:
+    assert judge(rule(rep={"max_mean_rise": 0.1}), verdicts("p", rep=0.4)).green is None
+    assert judge(rule(rep={"max_mean_rise": 0.1, "max": 1}), verdicts("p", rep=0.4)).green is True
+
+
+def test_a_number_that_is_exactly_the_bound_is_green() -> None:
+    exactly = {"max_mean": 0.5, "min_mean": 0.5, "max": 0.5, "min": 0.5, "max_mean_rise": 0.25}
+    assert judge(rule(rep=exactly), verdicts("pp", rep=0.5), verdicts("pp", "base@2", rep=0.25)).green
+
+
+def test_a_bound_without_a_rise_asks_nothing_of_the_baseline_and_one_with_it_needs_one() -> None:
+    before = verdicts("p", "base@2", rep=0.1)
+    assert judge(rule(rep={"max_mean": 0.5}), verdicts("p", rep=0.4), before).reasons == ()
+    decision = judge(rule(rep={"max_mean_rise": 0.1}), verdicts("p", rep=0.4))
+    assert decision.notes == ("no baseline: recorded, not compared",)
 
 
 def test_a_bound_may_be_on_a_number_of_the_suite_as_a_whole() -> None:
@@ -246,13 +327,19 @@ def test_a_rise_over_a_baseline_that_recorded_nothing_is_told() -> None:
 
 
 def test_a_recorded_nan_is_red() -> None:
-    assert not judge(rule(rep={"max_mean": 0.1}), verdicts("p", rep=math.nan)).green
+    some = [*verdicts("p", rep=math.nan), *verdicts("ppp", rep=0.1)[1:]]
+    assert judge(rule(rep={"max_mean": 0.1}), some).reasons == ("rep is not a number in 1 case",)
+    both = verdicts("pp", rep=math.nan)
+    assert judge(rule(rep={"max_mean": 0.1}), both).reasons == ("rep is not a number in 2 cases",)
+    assert judge(rule(f1={"min": 0.1}), verdicts("p"), pooled={"f1": math.nan}).reasons == ("f1 is not a number",)
 
 
 def test_a_rise_is_measured_from_the_baseline() -> None:
     before = verdicts("pp", "base@2", rep=0.1)
     assert judge(rule(rep={"max_mean_rise": 0.05}), verdicts("pp", rep=0.14), before).green
     assert not judge(rule(rep={"max_mean_rise": 0.05}), verdicts("pp", rep=0.2), before).green
+    risen = judge(rule(rep={"max_mean_rise": 0.05}), verdicts("pp", rep=0.2), verdicts("pp", "base@2", rep=0.0))
+    assert risen.reasons == ("mean rep rose by 0.2 to 0.2, max_mean_rise is 0.05",)
 
 
 # --- losses beyond chance ---
@@ -300,6 +387,12 @@ def test_a_decision_tells_how_its_suite_stood_the_test() -> None:
     found = decision.significance
     assert found is not None
     assert (found.p, found.adjusted, found.suites, found.looks, found.level) == (1 / 64, 1 / 32, 2, 2, 0.025)
+    (words, _) = gate.judge([lost(9), lost(0)])
+    assert words.reasons == ("9 lost and 0 gained against base@2: p = 0.002, 0.0039 among 2 suites, below 0.05",)
+    (words,) = gate.judge([lost(9)], unseen=1)
+    assert words.reasons == ("9 lost and 0 gained against base@2: p = 0.002, 0.0039 among 2 suites, below 0.05",)
+    (words,) = gate.judge([lost(9)], looks=2)
+    assert words.reasons == ("9 lost and 0 gained against base@2: p = 0.002, below 0.025 (5% over 2 looks)",)
     assert judge(rule(min_pass_rate=0.5), verdicts("pp")).significance is None
 
 

@@ -158,7 +158,6 @@ def test_trainers_die_save_and_go_on_together(tmp_path: Path) -> None:
         wait_until(lambda: not any(alive(pid) for pid in left if pid is not None), timeout_s=20)
 
 
-@pytest.mark.slow
 def test_a_run_on_two_processes_is_interrupted_and_goes_on_with_one(tmp_path: Path) -> None:
     path = write_project(tmp_path)
     text = path.read_text(encoding="utf-8")

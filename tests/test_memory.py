@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from runner import memory
+from runner import memory, spec
 from runner.errors import UserError
 from runner.memory import Devices, Network, Training
 
@@ -142,3 +142,28 @@ def _kept(kind: str, layers: int, half: bool) -> int:
     ):
         network(input_ids=ids, use_cache=False)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def test_dpo_on_the_adapter_of_an_earlier_stage_holds_no_second_base() -> None:
+    recipe = spec.Recipe.model_validate(
+        {
+            "recipe": "two",
+            "model": {"path": "base"},
+            "data": {"rows": {"path": "rows.jsonl"}},
+            "stages": {
+                "sft": {"kind": "lora", "data": "rows"},
+                "prefer": {"kind": "dpo", "from": "sft@last", "adapter": "continue", "data": "rows"},
+                "whole": {"kind": "dpo", "from": "sft@last", "data": "rows"},
+            },
+        }
+    )
+    numbers = {"half": True, "eager": False, "whole": 1000, "trained": 10, "accumulates": False}
+    found = {
+        name: memory.training(stage, recipe.trained_adapter(name, lambda place: False), **numbers)
+        for name, stage in recipe.stages.items()
+    }
+    assert {name: (how.copies, how.base_bits) for name, how in found.items()} == {
+        "sft": (0, 16),
+        "prefer": (0, 16),
+        "whole": (4000, 32),
+    }

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -43,7 +44,7 @@ def section(text: str, title: str) -> str:
 
 
 def test_the_head_is_what_a_hub_reads(subject: Subject) -> None:
-    data = ModelCard(card(subject)).data
+    data: Any = ModelCard(card(subject)).data  # its attributes are what the head says
     assert (data.library_name, data.pipeline_tag) == ("transformers", "text-generation")
     assert data.tags == ["recipe-runner", "pretrain", "sft"]
     assert data.base_model is None
@@ -99,9 +100,35 @@ def test_the_recipe_is_folded_whole_and_nothing_that_others_wrote_is_markup(subj
     text = card(replace(subject, decisions=[loud]))
     folded = section(text, "Recipe")
     source = (subject.run / "recipe.yaml").read_text(encoding="utf-8").rstrip("\n")
-    shown = re.sub(r"&#(\d+);", lambda found: chr(int(found[1])), folded.split("<pre>")[1].split("</pre>")[0])
-    assert shown == source
+    assert folded.split("```yaml\n")[1].split("\n```\n")[0] == source
     assert re.findall(r"<script|@everyone|\]\(http", text) == []
+
+
+def test_a_recipe_cannot_close_the_fence_it_stands_in_and_hides_nothing(subject: Subject, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("a: '```` </details> \u202e'\n", encoding="utf-8")
+    folded = section(card(replace(subject, run=tmp_path)), "Recipe")
+    assert "\n`````yaml\na: '```` </details> \\u202e'\n`````\n" in folded
+
+
+def test_a_card_has_of_an_absolute_path_the_last_name_alone(subject: Subject, tmp_path: Path) -> None:
+    weights, files = "/home/me/weights", "~/secret/rows-*.jsonl"
+    text = f"model: {{path: {weights}}}\ndata:\n  chars: {{path: {files}, other: /home/me/weights/tokenizer}}\n"
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    model = subject.recipe.model.model_copy(update={"path": weights, "config": None, "tokenizer": None})
+    data = {name: block.model_copy(update={"path": files} if block.path else {})
+            for name, block in subject.recipe.data.items()}  # fmt: skip
+    recipe = subject.recipe.model_copy(update={"model": model, "data": data})
+    told = card(replace(subject, run=tmp_path, recipe=recipe))
+    assert "It starts from the weights of <code>…/weights</code>." in told
+    assert "chars: {path: …/rows-*.jsonl, other: …/tokenizer}" in told
+    assert re.findall(r"/home|~/|secret", told) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["Qwen/Qwen3-1.7B", "recipes/data/zhdict.tsv", "/no_think", "/{{ a }}/{{ b }}", "汉字/部首", "/"]
+)
+def test_what_is_no_absolute_path_is_left_as_it_is(text: str) -> None:
+    assert model_card.without_folders(text) == text
 
 
 def test_the_lines_to_load_it_are_python_with_a_chat_template_and_without(subject: Subject) -> None:

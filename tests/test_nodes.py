@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 
 from runner import nodes, spec
 from runner.errors import Interrupted, TrainingFailed, UserError
+from runner.hosting import Hosting
+from runner.joining import join
 from runner.nodes import ALONE, Ear, Lead, Node, Said, Voice, attempt_name, first_host, interface_of, this_node
 from tests.tiny_project import events, wait_until, write_project
 
@@ -144,6 +147,59 @@ def test_a_node_of_an_earlier_session_is_not_taken_for_one_that_is_there(tmp_pat
     other.close()
 
 
+# --- signals and deaths while nothing is trained ---
+
+
+def hosting(folder: Path) -> Hosting:
+    """Of a node whose trainers never start."""
+    return Hosting(folder, folder / "host.log", preferences=False, gpus=[], several=True, node=SECOND)
+
+
+SECOND = Node(1, 2, "10.0.0.1:29500")
+
+
+def leaves_at(words: str, told: list[str]) -> Callable[[str], None]:
+    """A listener that gets SIGTERM, as from a scheduler, when it is told this."""
+
+    def tell(line: str) -> None:
+        told.append(line)
+        if words in line:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return tell
+
+
+def test_a_node_that_is_told_to_leave_before_node_0_begins_leaves_at_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(Interrupted, match="^interrupted while nothing was trained: the same commands resume$"):
+        join(tmp_path, SECOND, hosting(tmp_path), "r", leaves_at("waiting for node 0", told))
+    assert len(told) == 1
+    assert not (tmp_path / "host.log").exists()
+
+
+def test_a_node_that_leaves_between_stages_is_heard_of_by_node_0_which_waits_for_it_no_longer(
+    tmp_path: Path, quick: None
+) -> None:
+    told: list[str] = []
+    before = Voice(tmp_path, 0, Said("an earlier session", "machine"))  # so that the new one is seen to begin
+    before.close()
+    with ThreadPoolExecutor() as pool:
+        leads = pool.submit(_lead, tmp_path)
+        with pytest.raises(Interrupted, match="^interrupted while nothing was trained"):
+            join(tmp_path, SECOND, hosting(tmp_path), "r", leaves_at("joined node 0", told))
+        with pytest.raises(Interrupted, match=r"^node 1 \(.*\) was interrupted while nothing was trained"):
+            leads.result()
+    assert [line.partition(": ")[2].partition(" on ")[0] for line in told][-1] == "joined node 0"
+
+
+def _lead(folder: Path) -> None:
+    """Node 0, which waits for the other one once it was there; it trains nothing."""
+    with Lead(folder, Node(0, 2, "10.0.0.1:29500"), "r") as lead:
+        other = Ear(folder, 1)
+        wait_until(lambda: (said := other.listen()) is not None and said.state == "left", timeout_s=60)
+        lead.gather(lambda words: None, lambda: False)
+
+
 # --- two machines ---
 
 
@@ -185,7 +241,6 @@ def _node(root: Path, machine: str, rank: int) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 def test_two_nodes_train_one_dies_and_the_same_commands_go_on(tmp_path: Path, machines: tuple[str, str]) -> None:
     path = write_project(tmp_path)
     text = path.read_text(encoding="utf-8")

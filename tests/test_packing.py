@@ -18,7 +18,7 @@ from runner.errors import BadRecipe
 from runner.preparation import make_plan
 from runner.train import isolation
 from runner.train.batches import IGNORED, PACKED, Collate, Pack
-from runner.train.packing import Layout, bins, sequences
+from runner.train.packing import NOTHING, Layout, bins, sequences
 from runner.train.penalties import weight_of
 from tests.in_process import finished, losses, prepare, train
 from tests.tiny_project import write_project
@@ -194,3 +194,109 @@ def test_terms_against_forgetting_are_the_same_in_a_packed_stage(tmp_path: Path)
     assert found[0][-1][1] > 1e-4  # the term is not nothing
     for padded, packed in zip(*found, strict=True):
         assert packed == pytest.approx(padded, abs=1e-5)
+
+
+# --- how rows lie, worked out by hand ---
+
+
+def test_rows_of_about_one_length_share_a_group_and_a_much_shorter_one_begins_its_own() -> None:
+    def grouped(*lengths: int) -> list[tuple[int, int]]:
+        ((places,),) = sequences(lengths, Layout.GROUPED, len(lengths))
+        return [(place.row, place.length) for place in places]
+
+    # 12 % of 200 are 24: 176 is padded to 200, 175 is not
+    assert grouped(200, 176) == [(0, 200), (1, 200)]
+    assert grouped(200, 175) == [(0, 200), (1, 175)]
+    # of 100 they are 12, and 16 tokens are padded in any case
+    assert grouped(100, 84) == [(0, 100), (1, 100)]
+    assert grouped(100, 83) == [(0, 100), (1, 83)]
+    assert grouped(1) == [(0, 1)]
+    assert grouped(200, 150, 140) == [(0, 200), (1, 150), (2, 150)]
+
+
+def test_sequences_that_a_mask_keeps_apart_are_filled_to_one_length_with_padding() -> None:
+    ((first, second, third),) = sequences([5, 3, 4], Layout.MASKED, 3)
+    assert [(place.row, place.length) for place in first] == [(0, 5)]
+    assert [(place.row, place.length) for place in second] == [(2, 4), (-1, 1)]
+    assert [(place.row, place.length) for place in third] == [(1, 3), (-1, 2)]
+    ((alone,),) = sequences([5], Layout.MASKED, 1)
+    assert [(place.row, place.length) for place in alone] == [(0, 5)]
+
+
+def test_rows_go_the_longest_first_into_the_sequence_that_they_fill_best() -> None:
+    assert bins([5, 4, 3, 3, 2, 1], 6) == [[0, 5], [1, 4], [2, 3]]
+    assert bins([2, 2, 2], 4) == [[0, 1], [2]]
+    assert bins([3, 2, 4], 4) == [[2], [0], [1]]
+
+
+@pytest.mark.parametrize("layout", Layout)
+@given(lengths=LENGTHS, at_once=st.integers(1, 3), of=st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_processes_share_the_rows_of_a_step_and_call_the_model_as_often(
+    layout: Layout, lengths: list[int], at_once: int, of: int
+) -> None:
+    made = [list(sequences(lengths, layout, at_once, index, of)) for index in range(of)]
+    assert len({len(micros) for micros in made}) == 1
+    lines = [line for micros in made for micro in micros for line in micro]
+    assert sorted(place.row for line in lines for place in line if place.row >= 0) == list(range(len(lengths)))
+    idle = [line for line in lines if all(place.row < 0 for place in line)]
+    assert all([(place.row, place.length) for place in line] == [(-1, NOTHING)] for line in idle)
+    # of the sequences of a round no process has two more than another
+    whole = len(bins(lengths, max(lengths)))
+    assert len(made[0]) == -(-whole // (at_once * of))
+    if layout is Layout.MASKED:
+        rounds = [[sum(line[0].row >= 0 for line in micro) for micro in micros] for micros in made]
+        assert all(max(counts) - min(counts) <= 1 for counts in zip(*rounds, strict=True))
+
+
+def test_a_process_without_a_row_gets_a_sequence_of_padding_while_others_go_on() -> None:
+    first, second = (list(sequences([3, 3, 3], Layout.FLAT, 1, index, 2)) for index in (0, 1))
+    assert [[[place.row for place in line] for line in micro] for micro in first] == [[[0]], [[-1]]]
+    assert [[[place.row for place in line] for line in micro] for micro in second] == [[[1]], [[2]]]
+
+
+# --- tensors, worked out by hand ---
+
+SHORT = [Tokens([1, 2, 3], ((1, 3),), 0), Tokens([4, 5], ((0, 2),), 1)]
+
+
+def test_padded_rows_begin_a_line_each_and_padding_is_neither_seen_nor_learned() -> None:
+    batch = Collate(9, 0.5)(SHORT)
+    assert {name: (tensor.tolist(), tensor.dtype) for name, tensor in batch.items()} == {
+        "input_ids": ([[1, 2, 3], [4, 5, 9]], torch.int64),
+        "attention_mask": ([[1, 1, 1], [1, 1, 0]], torch.int64),
+        "labels": ([[1, 2, 3], [4, 5, IGNORED]], torch.int64),
+        "loss_weights": ([[0.5, 1, 1], [1, 1, 0]], torch.float32),
+    }
+    plain = Collate(9, 0.0)(SHORT)
+    assert plain["labels"].tolist() == [[IGNORED, 2, 3], [4, 5, IGNORED]]
+    assert set(plain) == {"input_ids", "attention_mask", "labels"}
+
+
+def test_of_no_rows_there_is_a_batch_that_teaches_nothing() -> None:
+    batch = Collate(9, 0.5)([])
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[9, 9]], "attention_mask": [[1, 1]], "labels": [[IGNORED] * 2], "loss_weights": [[0, 0]],
+    }  # fmt: skip
+
+
+def test_packed_rows_lie_where_the_plan_puts_them_and_each_counts_its_positions_from_zero() -> None:
+    some = [Tokens([1, 2, 3], ((0, 1), (2, 3)), 0), Tokens([4], ((0, 1),), 1), Tokens([5, 6, 7, 8], ((1, 4),), 2)]
+    pack = Pack(9, 0.25, Layout.MASKED, 4)
+    (batch,) = pack(some)[PACKED]
+    assert {name: (tensor.tolist(), tensor.dtype) for name, tensor in batch.items()} == {
+        "input_ids": ([[5, 6, 7, 8], [1, 2, 3, 4]], torch.int64),
+        "position_ids": ([[0, 1, 2, 3], [0, 1, 2, 0]], torch.int64),
+        "labels": ([[IGNORED, 6, 7, 8], [IGNORED, 2, 3, IGNORED]], torch.int64),
+        "loss_weights": ([[0, 1, 1, 1], [0, 0.25, 1, 0]], torch.float32),
+    }
+    assert list(pack.places([3, 1, 4])) == [(0, 0, 2), (1, 0, 0), (1, 3, 1)]
+    assert list(pack.places([2, 4])) == [(0, 0, 1), (1, 0, 0)]  # what is filled up is no row
+    grouped = Pack(9, 0.0, Layout.GROUPED, 4)(some)[PACKED]
+    assert [micro["input_ids"].tolist() for micro in grouped] == [[[5, 6, 7, 8, 1, 2, 3, 9, 4, 9, 9, 9]]]
+    assert grouped[0]["position_ids"].tolist() == [[0, 1, 2, 3] * 3]
+
+
+def test_the_second_of_two_processes_packs_its_own_rows() -> None:
+    made = [Pack(9, 0.0, Layout.FLAT, 1, (index, 2))(SHORT)[PACKED] for index in (0, 1)]
+    assert [[micro["input_ids"].tolist() for micro in micros] for micros in made] == [[[[1, 2, 3]]], [[[4, 5]]]]

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from runner.gate import compare, is_fragile, numbers, tolerance
+from runner.gate import compare, count, is_fragile, numbers, tolerance
 from tests.letters import verdicts
 
 
@@ -26,6 +27,21 @@ def test_lost_gained_net_and_the_negative_flip_rate() -> None:
 def test_what_only_one_side_was_asked_is_new_or_gone() -> None:
     found = compare(verdicts("mpp")[1:], verdicts("mp", "base@2"))
     assert (found.common, found.new, found.gone, found.differences) == (1, 1, 1, "1 new, 1 gone")
+    found = compare(verdicts("enppp"), verdicts("ppp"))
+    assert (found.common, found.new, found.unanswered, found.differences) == (1, 2, 2, "2 new, 2 not answered")
+
+
+def test_a_comparison_is_named_for_its_baseline_and_one_with_nothing_has_no_name() -> None:
+    assert compare(verdicts("p"), verdicts("p", "base@2")).baseline == "base@2"
+    found = compare(verdicts("pp"), [])
+    assert (found.baseline, found.new, found.common) == ("", 2, 0)
+
+
+def test_outcomes_are_counted_each_by_itself() -> None:
+    tally = count(verdicts("ppppmmmeen"))
+    assert (tally.passed, tally.missed, tally.errors, tally.not_asked) == (4, 3, 2, 1)
+    assert (tally.asked, tally.rate) == (9, 4 / 9)
+    assert (count(verdicts("n")).asked, count(verdicts("n")).rate) == (0, None)
 
 
 def test_a_case_whose_question_changed_is_not_compared() -> None:
@@ -59,7 +75,7 @@ def test_without_a_question_the_prompt_tells_that_a_case_changed() -> None:
     assert compare(now, before).changed == ("c0",)
 
 
-SAID = {"dtype": "float32", "stop_reason": "eos", "choices": {"A": -0.1, "B": -2.0}}
+SAID: dict[str, Any] = {"dtype": "float32", "stop_reason": "eos", "choices": {"A": -0.1, "B": -2.0}}
 
 
 def flipped(**now: object) -> tuple[int, tuple[str, ...]]:
@@ -75,6 +91,12 @@ def test_another_outcome_of_the_same_reply_is_no_work_of_the_model() -> None:
     assert flipped(logprob=-2.0009) == (0, ("c0",))
 
 
+def test_a_thousandth_is_the_widest_that_one_reply_differs_from_itself() -> None:
+    (then,) = verdicts("p", generation=SAID, margin=0.0)
+    for margin, rejudged in ((0.001, ("c0",)), (-0.001, ("c0",)), (0.0011, ())):
+        assert compare([replace(then, outcome="miss", margin=margin)], [then]).rejudged == rejudged
+
+
 @pytest.mark.parametrize(
     "now",
     [
@@ -85,7 +107,10 @@ def test_another_outcome_of_the_same_reply_is_no_work_of_the_model() -> None:
         {"margin": 0.9},
         {"generation": {**SAID, "stop_reason": "length"}},
         {"generation": {**SAID, "others": ["another sample"]}},
+        {"generation": {**SAID, "thinking": "another thought"}},
         {"generation": {**SAID, "choices": {"A": -0.2, "B": -2.0}}},
+        {"generation": {**SAID, "choices": {"A": -0.1}}},
+        {"generation": {**SAID, "choices": {**SAID["choices"], "C": -3.0}}},
         {"generation": {"dtype": "float32"}},
     ],
 )
@@ -130,6 +155,8 @@ def test_a_margin_below_tolerance_is_fragile_unless_it_was_asked_again() -> None
     (hair,) = verdicts("m", margin=5e-5)
     assert is_fragile(hair)
     assert not is_fragile(replace(hair, margin=2e-4))
+    assert not is_fragile(replace(hair, margin=1e-4))  # exactly the tolerance
+    assert is_fragile(replace(hair, margin=0.2, generation={}))  # as in bfloat16: a server does not say
     assert not is_fragile(replace(hair, margin=None))
     assert not is_fragile(replace(hair, generation={"dtype": "float32", "again": True}))
     assert not is_fragile(replace(hair, generation={"dtype": "float32", "temperature": 0.7}))
@@ -158,6 +185,7 @@ def test_a_number_rises_over_the_cases_that_both_sides_recorded() -> None:
     now = [*verdicts("p", rep=0.2), *verdicts("ppp", rep=0.5)[2:]]
     (rep,) = numbers(now, before, {}, {})
     assert (rep.name, rep.mean, rep.before, rep.rise) == ("rep", 0.35, 0.1, 0.1)
+    assert rep.pooled is False
 
 
 def test_a_number_nobody_recorded_before_has_not_risen() -> None:

@@ -142,3 +142,14 @@ def test_cases_that_cannot_be_asked_are_named_and_other_suites_go_on(
     result.assert_outcomes(passed=2, failed=1, errors=1)
     file = str(project.path / "probes" / "test_p.py")
     result.stdout.fnmatch_lines([line.replace("{file}", file).replace("[", "[[]") for line in screen], consecutive=True)
+
+
+def test_a_probe_without_cases_that_no_suite_names_is_said_to_be_asked_nothing(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
+    write(project, 'from runner import probe\n\n@probe(prompt="{{ q }}")\ndef test_it(case, reply): pass\n')
+    result = ask(project, "probes", "--ckpt", tiny_checkpoint)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(
+        ["test_*.py::test_it is not asked: it has no cases of its own, and no recipe's suite *"]
+    )

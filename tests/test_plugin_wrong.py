@@ -141,3 +141,32 @@ def test_in_a_run_the_reason_of_a_file_that_is_wrong_is_in_the_verdict(
     assert ask(project, "probes", "--ckpt", run / "qa" / "ckpt-8", *arguments).ret == 1
     (failed,) = verdicts.read(project.path / "v.jsonl").of("plain")
     assert failed.reason.endswith("test_p.py:3: samples is 5 and temperature is 0")
+
+
+def test_verdicts_that_cannot_be_written_end_the_session_in_a_few_words(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
+    write(project, PROBE)
+    name = "v" * 254  # fits, but not its temporary name
+    result = ask(project, "probes", "--ckpt", tiny_checkpoint, "--probe-verdicts", name)
+    assert result.ret == pytest.ExitCode.INTERNAL_ERROR
+    assert result.stderr.lines[-2:] == [
+        f"Exit: no verdicts were written: {project.path / name}: the name is too long for the file system",
+        "    hint: choose a shorter one",
+    ]
+    assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+def test_an_error_that_every_case_has_is_shown_once_and_counted(
+    project: pytest.Pytester, tiny_checkpoint: Path
+) -> None:
+    write(project, PROBE.replace('case.char != "水"', "repyl"))
+    arguments = ["probes", "--ckpt", tiny_checkpoint, "--junit-xml", "junit.xml"]
+    result = ask(project, *arguments)
+    result.assert_outcomes(failed=3)
+    shown = result.stdout.str()
+    assert shown.count("E       NameError: name 'repyl' is not defined") == 1
+    assert shown.count("FAILED probes/test_p.py::test_not_water") == 3
+    result.stdout.fnmatch_lines(["*- and 2 more alike -*", "-vv shows each"], consecutive=True)
+    assert (project.path / "junit.xml").read_text(encoding="utf-8").count("<failure") == 3
+    assert "more alike" not in ask(project, *arguments, "-vv").stdout.str()

@@ -220,7 +220,7 @@ def one_batch(stage: Stage) -> Iterator[Callable[..., float]]:
             return float(trainer.compute_loss(trainer.model.eval(), trainer.data_collator(plain)))
 
     yield loss
-    vars(trainer).update(kept)
+    trainer.__dict__.update(kept)
 
 
 @pytest.mark.parametrize("name", get_args(DpoLoss))

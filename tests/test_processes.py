@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from runner.data.tokens import Tokens
 from runner.events import Published, Started
 from runner.preparation import Prepared, inputs_of, new_job, start_of
 from runner.standings import Standings
-from runner.train import batches, causal, contrast
+from runner.train import batches, causal, contrast, launcher
 from runner.train.packing import Layout, sequences
 from runner.train.penalties import weight_of
 from runner.train.preference import DealtEvenly
@@ -276,3 +277,19 @@ def test_a_stage_that_is_planned_for_others_is_not_trained_alone(
         "stage base is planned for 2 processes, and 1 came to train it\n"
         "    hint: recipe run --processes N plans it for N, and starts them\n"
     )
+
+
+# --- what starts them ---
+
+
+def test_a_signal_before_there_are_trainers_ends_each_of_them_as_it_begins(tmp_path: Path) -> None:
+    group = launcher.Group(tmp_path, "base", 2, 1, 0, "127.0.0.1:29500", "attempt")
+    watch = launcher._Watch(group)
+    watch._pass_on(signal.SIGTERM, None)  # the launcher heard it, and has nobody to tell yet
+    if (trainer := os.fork()) == 0:
+        launcher._trainer(str(tmp_path), "base", os.open(os.devnull, os.O_WRONLY))
+        os._exit(70)  # not reached
+    assert os.waitstatus_to_exitcode(os.waitpid(trainer, 0)[1]) == -signal.SIGTERM
+
+    launcher._Watch(group)  # of the next stage: what the last one heard is not its own
+    assert launcher._LEAVE[0][0] == 0

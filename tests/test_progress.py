@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
+
 from runner import spec
 from runner.console import Ending
 from runner.events import Logged, Published, Started
+from runner.gate import Comparison
 from runner.progress import Screen
 from runner.tables import CheckpointRow
 from tests.screens import PLAN, console, decision, flip, text_of
@@ -82,6 +85,56 @@ def test_a_terminal_gets_a_live_screen_that_is_gone_at_the_end() -> None:
     assert "U+5FC3 held_out at qa@32 against qa@32" in shown.replace("\x1b[0m\x1b[90m", "").replace("\x1b[1m", "")
     assert shown.rstrip().endswith("green: exit code 0\x1b[0m")
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is hidden, and comes back
+
+
+def test_the_latest_flips_are_lost_and_gained_of_several_suites_and_checkpoints() -> None:
+    def row(step: int) -> CheckpointRow:
+        lost = tuple(flip("a", "b", f"c{number}") for number in range(5))
+        gained = Comparison("qa@32", 9, (), lost[:1])
+        return CheckpointRow(
+            f"qa@{step}",
+            0.5,
+            {
+                "held_out": decision(False, 4, 6, lost=lost),
+                "select": replace(decision(None, 9, suite="select"), comparison=gained),
+            },
+        )
+
+    made = console(terminal=True)
+    with Screen(made) as screen:
+        screen.planned(PLAN)
+        screen.judged(row(64), again=False)
+        screen.judged(row(96), again=False)
+        turned = [(one.kind, one.where.partition(" against")[0]) for one in screen._turned]
+    assert turned == [
+        *[("lost", "held_out at qa@96")] * 3,
+        ("gained", "select at qa@96"),
+        *[("lost", "held_out at qa@64")] * 3,
+        ("gained", "select at qa@64"),
+    ]
+
+
+def test_memory_stands_beside_the_pace() -> None:
+    made = console(160)
+    with Screen(made) as screen:
+        screen.planned(PLAN)
+        screen.logged(replace(logged(40), memory_bytes=64_300_000_000))
+        assert screen._stages["qa"].memory_bytes == 64_300_000_000
+    assert text_of(made).endswith("2,000 tokens/s 64 GB\n")
+
+
+def test_a_wish_to_leave_is_heard_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    with Screen(console(160)) as screen:
+        screen.planned(PLAN)
+        screen.leaving()
+        assert capfd.readouterr().err == "interrupted: state is being saved; Ctrl-C again leaves at once\n"
+    made = console(terminal=True)
+    with Screen(made) as screen:
+        screen.planned(PLAN)
+        screen.leaving()
+        made.print(screen._render())
+    assert "Ctrl-C again leaves at once" in text_of(made)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_cursor_comes_back_after_an_error_too() -> None:

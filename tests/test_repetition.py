@@ -127,6 +127,14 @@ def test_the_measures_of_a_reply_are_one_number_each() -> None:
     }
 
 
+def test_words_are_measured_as_words_and_characters_as_characters() -> None:
+    said = repetition.measures("to be or not to be or not to be", list(range(10)))
+    # 4 of the 7 runs of four words are different: to be or not, be or not to, or not to be, not to be or
+    assert said["word_seq_rep_4"] == pytest.approx(3 / 7)
+    assert said["seq_rep_4"] == pytest.approx(1 - 9 / 19)  # of tobeornottobeornottobe, which turns after 9 characters
+    assert (said["token_seq_rep_4"], said["token_distinct_2"]) == (0.0, 1.0)
+
+
 def test_an_empty_reply_has_measures_and_one_without_tokens_has_those_of_characters() -> None:
     assert repetition.measures("") == {
         "seq_rep_4": 0, "word_seq_rep_4": 0, "distinct_2": 1,

@@ -33,9 +33,9 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def tab(chromium: Any, page_file: Path) -> Iterator[Any]:
-    """The report, drawn; at the end nothing may stand on its console, and nothing may have been fetched."""
+@pytest.fixture(scope="module")
+def opened(chromium: Any, page_file: Path) -> Iterator[tuple[Any, list[str], list[str]]]:
+    """The report, drawn once for all; with what came on its console, and what it fetched."""
     tab = chromium.new_page(viewport={"width": 1200, "height": 900})
     said: list[str] = []
     fetched: list[str] = []
@@ -45,8 +45,16 @@ def tab(chromium: Any, page_file: Path) -> Iterator[Any]:
     tab.on("request", lambda request: fetched.append(request.url))
     tab.goto(page_file.as_uri())
     tab.wait_for_selector("html[data-drawn=yes]")
-    yield tab
+    yield tab, said, fetched
     tab.close()
+
+
+@pytest.fixture
+def tab(opened: tuple[Any, list[str], list[str]], page_file: Path) -> Iterator[Any]:
+    """The report as it is at first; afterwards nothing may stand on its console, and nothing may have been fetched."""
+    tab, said, fetched = opened
+    yield tab
+    tab.evaluate("document.getElementById('cases').close()")
     assert said == []
     assert [url for url in fetched if not url.startswith(("data:", "blob:"))] == [page_file.as_uri()]
 
@@ -103,6 +111,60 @@ def test_all_is_reached_with_the_keyboard(tab: Any) -> None:
     tab.wait_for_selector("dialog[open] .case")
     tab.keyboard.press("Escape")
     assert tab.locator("dialog[open]").count() == 0
+
+
+def test_cases_are_walked_through_with_the_arrow_keys_and_left_where_one_stands(tab: Any) -> None:
+    cell(tab, "held_out", "qa@10").click()
+    tab.locator("#which").select_option("lost")
+    lost = tab.locator(".case b").all_inner_texts()
+    tab.locator(".case").first.click()
+    tab.keyboard.press("ArrowLeft")  # there is none before
+    assert tab.locator("#cases-title").inner_text() == f"held_out: {lost[0]}"
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    assert tab.locator("#cases-title").inner_text() == f"held_out: {lost[2]}"
+    tab.keyboard.press("Enter")  # the way back has the focus
+    assert tab.evaluate("document.activeElement.querySelector('b').textContent") == lost[2]
+    assert tab.locator(".case").count() == len(lost)
+
+
+def test_a_stage_can_be_looked_at_alone(tab: Any) -> None:
+    shown = "document.querySelector('[data-chart=training]').layout"
+    whole = tab.evaluate(f"{shown}.xaxis.range")
+    tab.locator(".zoom button", has_text="qa").press("Enter")
+    assert tab.evaluate(f"{shown}.xaxis.range") == [8, 18.3]
+    assert tab.locator(".zoom [aria-pressed=true]").inner_text() == "qa"
+    tab.locator(".zoom button", has_text="all steps").click()
+    assert tab.evaluate(f"{shown}.xaxis.range") == whole
+
+
+def test_on_paper_everything_is_open_and_light(tab: Any) -> None:
+    tab.locator("#theme").click()  # dark: on paper it is light nevertheless
+    widths = "[...document.querySelectorAll('.js-plotly-plot')].map((place) => place._fullLayout.width)"
+    before = tab.evaluate(widths)
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    tab.emulate_media(media="print")
+    assert tab.locator("details:not([open])").count() == 0
+    assert set(tab.evaluate(widths)) == {700}
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    tick = tab.locator("[data-chart=training] .xtick text").first
+    assert tick.evaluate("(text) => getComputedStyle(text).fill") == "rgb(26, 28, 31)"
+    assert not tab.locator("nav").is_visible()
+    tab.emulate_media(media="screen")
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.locator("details[open]").count() == 0
+    assert tab.evaluate(widths) == before
+    tab.locator("#theme").click()
+
+
+def test_runs_beside_each_other_have_a_chart_of_their_own(chromium: Any, page_file: Path, tmp_path: Path) -> None:
+    other = write_run_folder(tmp_path / "other", 2, 20)
+    both = report.write([page_file.parent, other], tmp_path / "both.html").path
+    tab = chromium.new_page()
+    tab.goto(both.as_uri())
+    tab.wait_for_selector("html[data-drawn=yes]")
+    assert tab.locator('[data-chart="beside"] .scatterlayer .trace').count() == 2
+    tab.close()
 
 
 def test_dark_and_light_can_be_switched(tab: Any) -> None:

@@ -24,6 +24,7 @@ from tests.tiny_project import (
     ROWS,
     RUN,
     Project,
+    afresh,
     alive,
     descendants,
     events,
@@ -43,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The undisturbed run, which nobody changes."""
     root = tmp_path_factory.mktemp("finished") / "project"
     write_project(root)
-    return Project(root, recipe(root, "run", "tiny.yaml"))
+    return Project(root, afresh(root, "run", "tiny.yaml"))
 
 
 # --- the folder ---
@@ -207,7 +208,7 @@ def test_the_same_command_again_trains_nothing_without_torch_and_an_edited_probe
     trained = {path: path.read_bytes() for path in project.run.glob("events/train-*.jsonl")}
     asked = {path: path.read_bytes() for path in project.run.glob("*/probes/*.jsonl")}
 
-    again = recipe(project.root, "run", "tiny.yaml", PYTHONPROFILEIMPORTTIME="1")
+    again = afresh(project.root, "run", "tiny.yaml", PYTHONPROFILEIMPORTTIME="1")
     assert again.code == 1, again.screen
     imported = {line.rpartition("|")[2].strip() for line in again.screen.splitlines() if line.startswith("import ")}
     assert "runner.run" in imported

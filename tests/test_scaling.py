@@ -368,6 +368,8 @@ def test_a_rehearsal_runs_whole_and_judges_no_model_but_says_what_broke(tmp_path
         "",
         "green: exit code 0",
     ]
+    assert recipe(tmp_path, "show", "tiny-tiny").screen.splitlines()[-3:] == shown[-3:]  # and it stays one
+    assert "· rehearsal" in recipe(tmp_path, "list").screen
     run = tmp_path / "results" / "tiny-tiny"
     assert len(list((run / "qa").glob("ckpt-*"))) == 2  # an epoch each
     with (tmp_path / "probes" / "test_words.py").open("a", encoding="utf-8") as probes:

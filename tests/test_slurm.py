@@ -124,7 +124,6 @@ def submitted(root: Path, *arguments: str) -> str:
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 def test_a_job_that_is_told_to_stop_saves_comes_back_and_finishes(tmp_path: Path, real: None) -> None:
     leave_out_dpo(write_project(tmp_path))
     run = tmp_path / "results" / "tiny"
@@ -143,7 +142,6 @@ def test_a_job_that_is_told_to_stop_saves_comes_back_and_finishes(tmp_path: Path
 
 
 @pytest.mark.slurm
-@pytest.mark.slow
 def test_a_job_that_is_cancelled_does_not_come_back_and_what_sbatch_refuses_is_shown(
     tmp_path: Path, real: None
 ) -> None:

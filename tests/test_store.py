@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_it_stays_below_its_bound_and_what_was_not_used_for_longest_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr(stores.time, "time", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: now)
     store = Store(tmp_path / "replies.sqlite3", MIB)
     first = [Question(f"first {number}") for number in range(100)]
     store.put("f", [(question, kept("x" * 2000)) for question in first])

@@ -18,6 +18,7 @@ from runner import answers, verdicts
 from runner.asking import Case, Reply, declared
 from runner.errors import BadProbe
 from runner.probing.cases import from_file, numbered
+from runner.recipe.references import SHIPPED
 from runner.starter import SUITES
 
 pytest_plugins = ["pytester"]
@@ -65,6 +66,10 @@ def test_every_file_of_the_folder_belongs_to_one_suite() -> None:
         if path.is_file() and "__pycache__" not in path.parts
     )
     assert there == sorted(part for suite in SUITES.values() for part in (*suite.files, *suite.others))
+
+
+def test_a_recipe_whose_suite_is_not_written_is_told_how_for_each_that_ships() -> None:
+    assert {file: name for name, suite in SUITES.items() for file in suite.files} == SHIPPED
 
 
 def test_the_wheel_takes_the_folder_with_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def test_a_slip_in_a_later_stage_is_found_before_the_first_one_trains(
 def test_bitsandbytes_that_is_not_installed_is_said_before_anything_trains(
     recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapters.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert begin(prepare(recipe, tmp_path / "run", *ONE, "stages.qa.lora={quantize: 4bit}"), "base") == 2
     assert capfd.readouterr().err == (
         "stages.qa.lora.quantize: 4bit needs bitsandbytes, which is not installed\n"

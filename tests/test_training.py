@@ -16,7 +16,7 @@ from runner.data.epochs import Epochs
 from runner.data.tokens import Encoding, Tokens
 from runner.preparation import Prepared, make_plan
 from runner.train import batches, causal
-from tests.in_process import finished, losses, prepare, train
+from tests.in_process import begin, finished, losses, prepare, train
 from tests.tiny_project import write_project
 
 NO_CHECKPOINTS = "stages.base.save_strategy=no"
@@ -249,8 +249,7 @@ def test_a_checkpoint_that_could_not_be_published_is_published_when_the_stage_re
     in_the_way = prepared.run / "base" / "ckpt-7"
     in_the_way.parent.mkdir()
     in_the_way.touch()
-    with pytest.raises(NotADirectoryError):
-        train(prepared, "base")
+    assert begin(prepared, "base") == 2
     in_the_way.unlink()
     train(prepared, "base")
     assert digest(prepared) == digest(undisturbed)

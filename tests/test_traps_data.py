@@ -71,6 +71,22 @@ def test_trap_evaluation_questions_in_training_by_their_key_are_kept_apart_by_a_
     assert found.leaks == ()
 
 
+def test_trap_two_cases_that_share_an_id(tmp_path: Path) -> None:
+    path = write(tmp_path, ["a?"], ["b?"])
+    rows = [{"id": one, "prompt": f"{at}?", "completion": "yes"} for at, one in enumerate(["r5", "r6", "r6", "r7"])]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert (
+        "probes.asked: 2 rows of asked share their id with another; the second r6 is called r6-2, by the order of the "
+        "rows: give each an id of its own"
+    ) in make_plan(prepared(path)).warnings
+
+
+def test_a_result_that_nothing_gates_is_not_said_to_set_the_exit_code(tmp_path: Path) -> None:
+    plan = make_plan(prepared(write(tmp_path, ["a?"], ["b?"])))
+    assert plan.result == "qa@last; nothing gates it"
+    assert "result: no suite gates the checkpoints of qa, so the exit code will be 0 whatever happens" in plan.warnings
+
+
 def test_trap_one_question_asked_a_hundred_times(tmp_path: Path) -> None:
     plan = make_plan(prepared(write(tmp_path, ["a?"], ["b?"] * 100)))
     assert "probes.asked: 99 of its 100 cases are the same as an earlier one, and count all the same" in plan.warnings

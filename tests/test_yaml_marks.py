@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import pytest
 import yaml
@@ -130,3 +131,58 @@ def test_each_scalar_stands_where_its_mark_says(tree: dict[str, object]) -> None
         where = found.marks[name,].at_key()
         line = text.splitlines()[(where.line or 0) - 1]
         assert line[(where.column or 0) - 1 :][: where.length].strip('"') == name
+
+
+def test_a_text_that_is_too_long_is_refused_before_it_is_read() -> None:
+    with pytest.raises(BadRecipe) as caught:
+        read("a: 1\n" * 30_000, "a.yaml")
+    assert caught.value.screen() == (
+        "a.yaml: the file has 150,000 characters\n    expected: at most 100,000\n"
+        "    hint: rows of data stand in files of their own, which `path:` names"
+    )
+
+
+def test_more_values_than_any_recipe_has_are_refused_where_they_stand() -> None:
+    lines = ["a0: &a0 [" + ", ".join("1" * 9) + "]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 6)]
+    with pytest.raises(BadRecipe, match="unfold to more than 20,000 values"):
+        read("\n".join(lines), "a.yaml")
+
+
+def test_keys_and_values_are_counted_before_there_are_too_many_and_so_are_levels() -> None:
+    with pytest.raises(BadRecipe) as caught:
+        read("- 1\n" * 25_000, "a.yaml")
+    assert caught.value.screen() == (
+        "a.yaml:20000:3: more than 20,000 keys and values\n20000 | - 1\n      |   ^\n"
+        "    hint: rows of data stand in files of their own, which `path:` names"
+    )
+    with pytest.raises(BadRecipe, match=r"^a\.yaml:1:129: nested deeper than 64 levels\n"):
+        read("[" * 99_999, "a.yaml")
+
+
+def test_a_long_line_is_shown_around_its_fault() -> None:
+    with pytest.raises(BadRecipe) as caught:
+        read("a: [" + "1, " * 20_000 + "*b]", "a.yaml")
+    assert all(len(line) < 450 for line in caught.value.screen().splitlines())
+    assert caught.value.screen().splitlines()[1].endswith("1, *b]")
+
+
+def test_no_more_faults_are_told_than_can_be_read() -> None:
+    assert len(read("a: 1\n" * 9_000, "a.yaml").problems) == 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " * 33_000, "a: [" + "1," * 48_000, "{a: " * 25_000, "? " * 50_000, '"' * 99_999, "<<: {}\n" * 14_000,
+        "[" + ("[" * 60 + "]" * 60 + ",") * 800 + "]", ("- " * 63 + "a\n") * 780, "[" * 99_999,
+    ],
+    ids=["colons", "items", "maps", "questions", "quotes", "merges", "lists", "dashes", "open"],
+)  # fmt: skip
+def test_no_text_takes_long(text: str) -> None:
+    """At the limit of its length, in time of this process: another one may have the core meanwhile."""
+    assert 85_000 <= len(text) <= 100_000
+    began = time.process_time()
+    with contextlib.suppress(BadRecipe):
+        read(text, "a.yaml")
+    assert time.process_time() - began < 2

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from runner import checkpoints
+from tests.faults.forked import Forked
 
 COLOURS = ("red", "blue", "green", "grey")
 ROWS = 40
@@ -150,11 +154,25 @@ def started(root: Path, *arguments: str, **environment: str) -> Iterator[subproc
         process.communicate(timeout=60)
 
 
-def recipe(root: Path, *arguments: str, **environment: str) -> Done:
-    """Run `recipe` to its end."""
+def afresh(root: Path, *arguments: str, **environment: str) -> Done:
+    """The same in an interpreter of its own, as a user has it."""
     with started(root, *arguments, **environment) as process:
         screen, _ = process.communicate(timeout=300)
     return Done(process.returncode, screen)
+
+
+@cache
+def _forked() -> Forked:
+    made = Forked("runner.train.preference")
+    atexit.register(made.close)
+    return made
+
+
+def recipe(root: Path, *arguments: str, **environment: str) -> Done:
+    """Run `recipe` to its end, without the seconds in which an interpreter imports torch."""
+    with tempfile.NamedTemporaryFile() as log:
+        _forked().start(root, arguments, Path(log.name), {**os.environ, **environment})
+        return Done(_forked().wait(), Path(log.name).read_text(encoding="utf-8"))
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[str] | None = None, timeout_s: float = 120) -> None:

@@ -10,7 +10,7 @@ from runner import completing
 from runner.cli.root import cli, console
 
 
-@cli.command()
+@cli.command(short_help="Write a first recipe with its data and its probe.")
 @click.argument("name", required=False)
 @click.option("--from-data", metavar="FILE", type=click.Path(), help="Look at its rows, and write a recipe for them.")
 @click.option(
@@ -59,7 +59,7 @@ def new(name: str | None, from_data: str | None, suites: str | None) -> None:
     click.echo("CHECKPOINT is a folder of any trainer, with config.json, weights and tokenizer, or a PEFT adapter.")
 
 
-@cli.command()
+@cli.command(short_help="Print the JSON Schema of the recipe language, for editors.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Write it there instead.")
 def schema(out: Path | None) -> None:
     """Print the JSON Schema of the recipe language: completion and explanations for editors.
@@ -79,7 +79,7 @@ def schema(out: Path | None) -> None:
     click.echo(f"wrote {out}")
 
 
-@cli.command()
+@cli.command(short_help="Print the lines with which a shell completes commands.")
 @click.argument("shell", type=click.Choice(completing.SHELLS))
 def completion(shell: str) -> None:
     """Print the lines with which SHELL completes commands, recipes, stages, runs and checkpoints.

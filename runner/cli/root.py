@@ -6,12 +6,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner import __version__, completing
+from runner.cli.actions import unheard
 from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, Interrupted, TrainingFailed, UserError, printable
+from runner.refused import refusal
 
 EXIT_BUG = 70
 """EX_SOFTWARE of sysexits.h: a fault of this program."""
@@ -30,9 +33,9 @@ def cli() -> None:
     \b
     One YAML recipe declares data, stages (pretrain, sft, dpo) and probe suites:
       recipe new my_model              a first recipe that runs as it is
-      recipe run my_model.yaml         train every stage, probe every checkpoint, gate
+      recipe run my_model.yaml         train, probe every checkpoint, gate
       pytest probes --ckpt CHECKPOINT  the same probes by hand, on any checkpoint
-      recipe watch out --probes probes probe each checkpoint that another trainer writes
+      recipe watch out --probes probes checkpoints that another trainer writes
 
     Exit codes: 0 the result's gates passed, 1 a gate failed, 2 the recipe or the command line is wrong,
     3 training failed, 130 interrupted (the same command resumes).
@@ -41,20 +44,21 @@ def cli() -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Where a command prints."""
-    from rich.console import Console
+    from runner.cli.printing import Screen
 
-    made = Console(stderr=stderr, highlight=False, emoji=False, markup=False)
-    if not made.is_terminal:
-        # a pipe has no width; a log must not be cut or wrapped at 80
-        made = Console(stderr=stderr, highlight=False, emoji=False, markup=False, width=160)
-    return made
+    if (sys.stderr if stderr else sys.stdout).isatty():
+        return Screen(stderr=stderr, highlight=False, emoji=False, markup=False)
+    # a pipe has no width; a log must not be cut or wrapped at 80, nor drawn again, even where $FORCE_COLOR is set
+    return Screen(stderr=stderr, highlight=False, emoji=False, markup=False, width=160, force_interactive=False)
 
 
 def main() -> None:
     """The console script: user errors become screens and exit codes, everything else is a traceback."""
     if completing.VARIABLE in os.environ:  # a shell asks what fits; click answers it and leaves
         cli.main(prog_name="recipe", complete_var=completing.VARIABLE)
-    sys.exit(guarded(lambda: cli.main(prog_name="recipe", standalone_mode=False)))
+    with unheard(os.environ):
+        code = guarded(lambda: cli.main(prog_name="recipe", standalone_mode=False))
+    sys.exit(code)
 
 
 def guarded(call: Callable[[], Any]) -> int:
@@ -66,6 +70,7 @@ def guarded(call: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
     except UserError as error:
         from runner.console import print_error
@@ -82,7 +87,13 @@ def guarded(call: Callable[[], Any]) -> int:
     except (BrokenPipeError, SystemExit):
         # the reader (head, less) left: click and rich then ask for exit code 1, which here says that a gate failed
         return EXIT_READER_LEFT
-    except Exception:  # noqa: BLE001 - Python would leave with 1, which here says that a gate failed
+    except Exception as error:  # noqa: BLE001 - Python would leave with 1, which here says that a gate failed
+        if (refused := refusal(error)) is not None:
+            with suppress(OSError):  # what it prints to may be on the disk that is full
+                if not refused.is_sure:
+                    traceback.print_exc()
+                click.echo(refused.screen(), err=True)
+            return refused.exit_code
         traceback.print_exc()
         click.echo(
             "this is a fault of recipe-runner, not of your recipe: please report it with the lines above", err=True

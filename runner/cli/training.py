@@ -67,7 +67,7 @@ def check(file: Path, sets: tuple[str, ...], variant: str | None, scale: str | N
         click.echo(f"{name}: fine. stages: {stages}; suites: {', '.join(loaded.spec.probes) or 'none'}")
 
 
-@cli.command()
+@cli.command(short_help="Show what a run would do: rows, tokens, steps, memory.")
 @_FILE
 @_SET
 @_VARIANT
@@ -87,21 +87,22 @@ def plan(
     """Show what a run would do: rows, tokens, steps, batches, memory, checkpoints, stages already done."""
     from runner import matrix, memory
     from runner.check import load_variants
-    from runner.console import plan_screen
+    from runner.console import plan_screen, waiting
     from runner.preparation import Look, Prepared, make_plan
 
     found = load_variants(file, (*sets, *_launch_sets(launched)), variant=variant, scale=scale)
     folder = (out or _default_out(found[0])).resolve()
     planned_for = memory.devices(devices) if devices is not None else None
     prepared = [Prepared(one, folder / one.variant, planned_for) for one in found]
-    with Look(found, elsewhere=planned_for is not None) as look:
-        if not found[0].variant:
-            console().print(plan_screen(make_plan(prepared[0], look=look.seen)))
-            return
-        console().print(matrix.plan_screen(matrix.make_plans(prepared, look)))
+    with waiting(console(stderr=True)), Look(found, elsewhere=planned_for is not None) as look:
+        if found[0].variant:
+            shown = matrix.plan_screen(matrix.make_plans(prepared, look))
+        else:
+            shown = plan_screen(make_plan(prepared[0], look=look.seen))
+    console().print(shown)
 
 
-@cli.command()
+@cli.command(short_help="Show rows of each stage token by token: what is learned.")
 @_FILE
 @_SET
 @_VARIANT
@@ -120,6 +121,7 @@ def preview(
 ) -> None:
     """Show rows of each stage token by token: what is learned, what is given, what is cut. Imports no torch."""
     from runner.check import load_checked
+    from runner.console import waiting
     from runner.preparation import Prepared
     from runner.preview import preview as previewed
     from runner.preview import screen
@@ -127,10 +129,12 @@ def preview(
     loaded = load_checked(file, sets, variant=variant, scale=scale)
     shown = console()
     prepared = Prepared(loaded, _default_out(loaded).resolve())
-    shown.print(screen(previewed(prepared, stage, rows, seed), shown.width), soft_wrap=True)
+    with waiting(console(stderr=True)):
+        found = previewed(prepared, stage, rows, seed)
+    shown.print(screen(found, shown.width), soft_wrap=True)
 
 
-@cli.command()
+@cli.command(short_help="Run a recipe, or all variants of it; go on where it stopped.")
 @_FILE
 @_SET
 @_VARIANT
@@ -194,7 +198,9 @@ def _launch_sets(launched: Mapping[str, int | str | None]) -> tuple[str, ...]:
 def _hand_in(loaded: Any, folder: Path, *, only_print: bool) -> int:
     """Print the script for Slurm, or write it and hand it in."""
     from runner import slurm
+    from runner.folder import check_inside
 
+    check_inside(folder)
     command = [argument for argument in sys.argv[1:] if argument not in ("--slurm", "--dry-run")]
     if slurm.asks_for_no_gpus(loaded.spec):
         click.echo("no GPU is asked for: launch.slurm.gpus_per_node says how many, 0 for CPUs", err=True)

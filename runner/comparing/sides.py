@@ -14,6 +14,7 @@ from runner.standings import open_run
 from runner.verdicts import VerdictFile
 
 _EXPECTED = "a checkpoint, the folder of a run, or a verdict file"
+_RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Side:
     """Of a run with several stages: what the line of its result has kept."""
 
 
-def find(given: str, where: Path) -> Side:
+def find(given: str, where: Path, runs: Path = Path("results")) -> Side:
     """The side that `given` means: a verdict file, a checkpoint with its verdicts, or a run's result checkpoint.
 
     Args:
         where: the folder that relative paths start from.
+        runs: the folder below it whose runs can be given by their names.
 
     Raises:
         UserError: it is none of them, or was asked nothing.
@@ -39,21 +41,30 @@ def find(given: str, where: Path) -> Side:
     path = where / given
     if path.is_file():
         return _side(given, verdicts.read(path))
-    if (path / "run.json").is_file():
-        return _result_of(given, path)
+    folders = (folder for folder in (path, where / runs / given) if (folder / _RUN).is_file())
+    if (run := next(folders, None)) is not None:
+        return _result_of(given, run)
     if checkpoints.verdict_path(path).is_file():
         return _side(given, verdicts.read(checkpoints.verdict_path(path)))
     if not path.is_dir():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = nearest(path.name, beside)
-        meant = f"did you mean {Path(given).with_name(close)}?" if close else None
-        raise UserError(f"{given}: no such file or folder", expected=_EXPECTED, hint=meant)
+        close = nearest(given, _sides_near(path, given, where / runs))
+        raise UserError(
+            f"{given}: no such file or folder", expected=_EXPECTED, hint=f"did you mean {close}?" if close else None
+        )
     if loadable.is_checkpoint(path) or loadable.NUMBERED.match(path.name):
         raise _nothing_asked(path)
     if inside := loadable.numbered(path):
         named = ", ".join(entry.name for entry in inside)
         raise UserError(f"{given} holds {len(inside)} checkpoints", expected="one of them", hint=f"there are: {named}")
     raise UserError(f"{given} is no checkpoint, and there are no verdicts of it", expected=_EXPECTED)
+
+
+def _sides_near(path: Path, given: str, runs: Path) -> list[str]:
+    """What could have been meant: runs by their names, and folders and verdict files that lie beside."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [entry.name for entry in beside if entry.is_dir() or entry.suffix == ".jsonl"]
+    named = (run.parent for pattern in (f"*/{_RUN}", f"*/*/{_RUN}") for run in sorted(runs.glob(pattern)))
+    return [*(str(Path(given).with_name(name)) for name in names), *(run.relative_to(runs).as_posix() for run in named)]
 
 
 def _side(given: str, file: VerdictFile, forgetting: Forgetting | None = None) -> Side:

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.runtime import new_context
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from runner import spec
 from runner.data import tokenizer_files
 from runner.errors import BadRecipe
+from runner.sandbox import COMPILING, FAILURES, Sandbox, reason
 
 if TYPE_CHECKING:
     from jinja2.parser import Parser
@@ -58,12 +57,20 @@ class ChatTemplate:
         """Whether it writes the day on which it is rendered."""
         return "strftime_now" in self.source
 
-    def render(self, messages: Sequence[Message], special: Mapping[str, str], *, ask: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        special: Mapping[str, str],
+        *,
+        ask: bool = False,
+        more: Mapping[str, Any] | None = None,
+    ) -> str:
         """The text of a conversation.
 
         Args:
             special: the tokenizer's named special tokens, such as `eos_token`.
             ask: with the beginning of the assistant's turn at the end (`add_generation_prompt`).
+            more: what else the template is given, such as `enable_thinking`.
 
         Raises:
             TemplateFault: the template cannot write it.
@@ -72,15 +79,10 @@ class ChatTemplate:
         given = {"messages": turns, "tools": None, "documents": None, "add_generation_prompt": ask}
         template = _compiled(self.source)
         try:
-            # what Template.render does, but for the copies of all globals that it makes through a chain of maps, which
-            # took more than half of the time
-            values = {**_GLOBALS, **special, **given}
-            context = new_context(_ENVIRONMENT, template.name, template.blocks, values, shared=True)
-            return _ENVIRONMENT.concat(template.root_render_func(context))
-        except jinja2.TemplateError as error:
-            raise TemplateFault(error.message or type(error).__name__) from error
-        except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-            raise TemplateFault(f"{type(error).__name__}: {error}") from error
+            # whole: the copies of all globals that Jinja makes through a chain of maps took more than half of the time
+            return _ENVIRONMENT.render(template, {**_GLOBALS, **special, **given, **(more or {})}, whole=True)
+        except (jinja2.TemplateError, *FAILURES) as error:
+            raise TemplateFault(reason(error)) from error
 
 
 def of(model: spec.Model, root: Path) -> ChatTemplate | None:
@@ -179,10 +181,8 @@ def _to_json(
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-)
-_ENVIRONMENT.filters["tojson"] = _to_json
+_ENVIRONMENT = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+_ENVIRONMENT.add_filter("tojson", _to_json)
 _ENVIRONMENT.globals |= {
     "raise_exception": _raise,
     "strftime_now": lambda form: datetime.now().strftime(form),
@@ -195,7 +195,7 @@ _GLOBALS = dict(_ENVIRONMENT.globals)
 @lru_cache(maxsize=64)
 def _compiled(source: str) -> jinja2.Template:
     try:
-        return _ENVIRONMENT.from_string(source)
-    except jinja2.TemplateError as error:
+        return _ENVIRONMENT.compiled(source)
+    except (jinja2.TemplateError, *COMPILING) as error:
         # its first sentence; the others explain how Jinja looks for the end of a block
-        raise TemplateFault((error.message or str(error)).partition(". ")[0]) from error
+        raise TemplateFault(reason(error).partition(". ")[0]) from error

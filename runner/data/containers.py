@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from runner.data.formats import CHUNK
-from runner.data.json_text import DECODER, NotJsonError, Values, an_object
-from runner.errors import BadData, Where
+from runner.data.json_text import DECODER, TOO_LONG, NotJsonError, Values, an_object, json_fault
+from runner.errors import BadData, Where, first_line
 
 Record = tuple[int, Values | BadData]
 """The line a record starts on (where there are no lines: its number), from 1; and what it says, or what is wrong."""
@@ -90,9 +90,11 @@ class _Window:
                     continue
                 line = self.line + self.text.count("\n", self.at, error.pos)
                 column = error.colno + (self._column if "\n" not in self.text[: error.pos] else 0)
-                raise BadData(f"not JSON: {error.msg}", where=Where(self._shown, line, column)) from None
+                raise BadData(f"not JSON: {json_fault(error)}", where=Where(self._shown, line, column)) from None
             except (NotJsonError, RecursionError) as error:
                 raise BadData(f"not JSON: {error}", where=Where(self._shown, self.line)) from None
+            except ValueError:
+                raise BadData(TOO_LONG, where=Where(self._shown, self.line)) from None
             text, self.at = self.text[self.at : end], end
             return value, text
 
@@ -132,11 +134,30 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 def parquet(path: Path, shown: str) -> Iterator[Record]:
     """The rows of a parquet file. Raises BadData where it is none."""
+    import pyarrow
+
     number = 0
-    for batch in _parquet_file(path, shown).iter_batches(batch_size=_BATCH):
-        for values in batch.to_pylist():
-            number += 1
-            yield number, values
+    file = _parquet_file(path, shown)
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            for values in batch.to_pylist():
+                number += 1
+                yield number, values
+    except (
+        OSError,
+        ValueError,
+        OverflowError,
+        pyarrow.ArrowException,
+    ) as error:  # its end is whole, a page of it is not
+        raise BadData(
+            f"damaged after row {number:,}: {first_line(error)}", where=Where(shown), hint="fetch or write it again"
+        ) from error
+
+
+def parquet_rows(path: Path, shown: str) -> int:
+    """How many rows it has, from its end alone. Raises BadData where it is none."""
+    rows: int = _parquet_file(path, shown).metadata.num_rows
+    return rows
 
 
 def parquet_columns(path: Path, shown: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ Spans = tuple[tuple[int, int], ...]
 
 
 def cut(
-    ids: list[int], spans: Spans, longest: int, how: Truncation, overlap: int = 0, prefix: int = 0
+    ids: list[int], spans: Spans, longest: int, how: Truncation, overlap: int, prefix: int
 ) -> Iterator[tuple[list[int], Spans, bool]]:
     """The rows that a document becomes: ids, what of them is supervised, and whether a part was cut off.
 
@@ -31,10 +31,10 @@ def cut(
         start = len(ids) - longest + prefix
         yield ids[:prefix] + ids[start:], _moved(_within(spans, start, len(ids)), prefix), True
     elif how == "chunk":
-        for start in range(0, len(ids) - overlap, longest - overlap):
+        for start in range(0, len(ids), longest - overlap):
             again = overlap if start else 0
             kept = _moved(_within(spans, start + again, start + longest), again)
-            if kept:  # a chunk of the prompt alone would teach nothing
+            if kept:  # a chunk of the prompt alone would teach nothing, as one that only repeats
                 yield ids[start : start + longest], kept, False
 
 

@@ -63,6 +63,10 @@ class Rows(Sequence[Tokens], ABC):
         """Tokens of rows start to stop, and how many of them are supervised."""
 
     @abstractmethod
+    def origins(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """The store, and the row of its source, of all that rows start to stop are made of, in their order."""
+
+    @abstractmethod
     def tally(self, start: int, stop: int) -> Tally:
         """Everything of rows start to stop."""
 
@@ -95,6 +99,11 @@ class StoredRows(Rows):
             tokens += int((store.offsets[rows + 1] - store.offsets[rows]).sum())
             supervised += int(store.measured("supervised")[rows].sum())
         return tokens, supervised
+
+    def origins(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """See `Rows`."""
+        found = [divmod(ref, 1 << _STORE_BITS) for ref in self._refs[start:stop].tolist()]
+        return [(store, int(self._stores[store].measured("rows")[row])) for store, row in found]
 
     def tally(self, start: int, stop: int) -> Tally:
         """See `Rows`."""
@@ -181,6 +190,11 @@ class WrappedRows(Rows):
         """See `Rows`."""
         rows = max(min(stop, len(self)) - start, 0)
         return rows * self._length, rows * (self._length - 1)
+
+    def origins(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """See `Rows`."""
+        places = range(start, min(stop, len(self)))
+        return [(part.store, part.row) for place in places for part in self.segments(place)]
 
     def tally(self, start: int, stop: int) -> Tally:
         """See `Rows`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner import spec
+from runner import spec, underway
 from runner.data.chat import ChatTemplate
 from runner.data.counts import Counts, Source, Total
 from runner.data.datasets import Datasets
@@ -114,6 +114,11 @@ class Epochs:
         """The data set whose rows are in the store of this number, once an epoch was made."""
         return self._of_parts[self._part_of[store]]
 
+    def origins(self, epoch: int, start: int, stop: int) -> list[tuple[Dataset, int]]:
+        """What rows start to stop of an epoch are made of: data sets, with rows of their sources."""
+        found = self._made(epoch).rows.origins(start, stop)
+        return [(self.data_of(store), row) for store, row in found]
+
     def _made(self, epoch: int) -> _Made:
         if epoch and self._length is None:
             len(self)  # what follows has as many rows as the first one
@@ -149,7 +154,7 @@ class Epochs:
             rows = StoredRows(self._stores, np.resize(shuffled, self._length))
         if len(rows):
             return rows
-        names, longest = ", ".join(dataset.name for dataset in self._datasets), self._how.max_length
+        names, longest = self._names, self._how.max_length
         if self._wrapped:
             raise BadData(f"{names}: all documents together fill no row of max_length {longest}")
         raise BadData(
@@ -175,13 +180,17 @@ class Epochs:
         alike = not self._wrapped and all(source.alike for source in self._sources)
         alike = alike and not any(dataset.redrawn for dataset in self._datasets)
         total = Total(len(self._parts))
-        for epoch in range(min(whole, 1) if alike else whole):
+        for epoch in underway.each(range(min(whole, 1) if alike else whole), f"counting {self._names}", unit="epochs"):
             self._add(total, epoch, len(self), whole if alike else 1)
         if rest:
             self._add(total, whole, min(rest * global_batch_size, len(self)), 1)
         for part in self._parts:
             part.finish()
         return total.counts(self._shares(total, total_steps / steps_per_epoch))
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(dataset.name for dataset in self._datasets)
 
     def _add(self, total: Total, epoch: int, rows: int, times: int) -> None:
         made = self._made(epoch)

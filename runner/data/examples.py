@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from runner import spec
+from runner import spec, underway
 from runner.asking import ascii_id
 from runner.data.filters import first_of_each, mark
 from runner.data.layers import Item, Items, Layer, Shape
@@ -132,7 +132,7 @@ class Dataset:
 
     def texts(self) -> Iterator[str]:
         """Every text that can occur, all templates of a pick included; for a tokenizer's vocabulary."""
-        for position in range(len(self.items)):
+        for position in underway.each(range(len(self.items)), f"reading the texts of {self.name}"):
             for example in self.variants(position):
                 yield from (text for text in example.texts if text)
         if self.joined:
@@ -152,7 +152,7 @@ class Dataset:
     def each_case(self) -> Iterator[dict[str, Any]]:
         """The same, one after the other."""
         ids: set[str] = set()
-        for position, item in enumerate(self.items):
+        for position, item in enumerate(underway.each(self.items, f"writing the cases of {self.name}")):
             values = dict(self._layer.written(item))
             if self.shape in ("prompt", "messages"):
                 values |= _asked(self.example(position, 0), values)
@@ -174,7 +174,7 @@ class Dataset:
     def repeats(self) -> int:
         """Rows that are written like an earlier one; where nothing is written, rows with the same columns."""
         marks = array("Q")
-        for position, item in enumerate(self.items):
+        for position, item in enumerate(underway.each(self.items, f"looking for duplicates in {self.name}")):
             marks.append(mark(self.variants(position) if self.shape != "rows" else (_columns_of(item),)))
         return len(marks) - len(first_of_each(marks))
 

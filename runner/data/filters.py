@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner import spec
+from runner import spec, underway
 from runner.data.conversations import as_messages
 from runner.data.sources import SHOWN_BAD, BadRow, bad_row
 from runner.data.texts import BadExample, Example
@@ -57,7 +57,7 @@ class _Sieve:
 
     def keep(self, before: Sequence[int]) -> Kept:
         chosen, marks = array("Q"), array("Q")
-        for position in before:
+        for position in underway.each(before, f"filtering data.{self._layer.name}"):
             ways = self._ways(self._layer.rows[position])
             if ways is None:
                 continue

@@ -17,7 +17,7 @@ from typing import Any
 
 from runner.data.formats import KINDS, kind_of
 from runner.data.json_text import Values
-from runner.errors import BadData, first_line, nearest
+from runner.errors import BadData, Where, first_line, nearest
 
 MODELSCOPE = "modelscope://"
 DEFAULT_SPLIT = "train"
@@ -51,6 +51,11 @@ class DataFile:
     shown: str
     """Its name in errors: as the recipe writes it, or as it stands in the repository of a hub."""
     path: Path
+
+    @property
+    def size_bytes(self) -> int:
+        """As it lies on the disk; 0 of a folder, or where it is gone."""
+        return self.path.stat().st_size if self.path.is_file() else 0
 
 
 def is_hub_id(path: str, root: Path) -> bool:
@@ -114,17 +119,37 @@ def in_folder(wanted: Wanted, folder: Path, *, fetched: bool = False) -> tuple[D
     return _shown_from([DataFile(file, Path(file)) for file in files], wanted.path, folder.resolve())
 
 
-def saved_rows(folder: Path) -> Iterator[tuple[int, Values]]:
-    """The rows of a folder that `save_to_disk` wrote, with their numbers from 1."""
-    import datasets
+def saved_rows(folder: Path, shown: str) -> Iterator[tuple[int, Values]]:
+    """The rows of a folder that `save_to_disk` wrote, with their numbers from 1.
 
-    rows = datasets.load_from_disk(str(folder))
+    Raises:
+        BadData: it is damaged.
+    """
+    import datasets
+    import pyarrow
+
     number = 0
-    for batch in rows.iter(batch_size=1024):
-        names = list(batch)
-        for values in zip(*batch.values(), strict=True):
-            number += 1
-            yield number, dict(zip(names, values, strict=True))
+    try:
+        for batch in datasets.load_from_disk(str(folder)).iter(batch_size=1024):
+            names = list(batch)
+            for values in zip(*batch.values(), strict=True):
+                number += 1
+                yield number, dict(zip(names, values, strict=True))
+    # `datasets` trusts what it wrote: a damaged file fails wherever its values are used first
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        pyarrow.ArrowException,
+    ) as error:
+        raise BadData(
+            f"cannot be read as a folder that datasets saved: {type(error).__name__}: {first_line(error)}",
+            where=Where(shown),
+            hint="save it again with save_to_disk",
+        ) from error
 
 
 def _saved(wanted: Wanted, folder: Path) -> DataFile | None:

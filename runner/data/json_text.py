@@ -10,6 +10,9 @@ from runner.errors import BadData, Where
 Values = dict[str, Any]
 """A row by column."""
 
+TOO_LONG = "a number with more digits than Python reads (4,300)"
+"""What `json` says of it is not for who wrote the data."""
+
 
 def json_value(text: str, start: int, shown: str, line: int) -> tuple[Any, int]:
     """The JSON value at `start`, and where it ends.
@@ -21,9 +24,17 @@ def json_value(text: str, start: int, shown: str, line: int) -> tuple[Any, int]:
         return DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         at = Where(shown, line + text.count("\n", start, error.pos), error.colno)
-        raise BadData(f"not JSON: {error.msg}", where=at) from None
+        raise BadData(f"not JSON: {json_fault(error)}", where=at) from None
     except (NotJsonError, RecursionError) as error:
         raise BadData(f"not JSON: {error}", where=Where(shown, line)) from None
+    except ValueError:
+        raise BadData(TOO_LONG, where=Where(shown, line)) from None
+
+
+def json_fault(error: json.JSONDecodeError) -> str:
+    """What is wrong, in whole sentences: Python's words end in "at" and "starting at", because a place follows them."""
+    unended = error.msg.startswith("Unterminated string")
+    return "a string that begins here does not end" if unended else error.msg.removesuffix(" at")
 
 
 def an_object(value: Any, text: str, shown: str, line: int) -> Values:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from runner import spec
+from runner import spec, underway
 from runner.data import filters, negative_files, shapes, sides, sources
 from runner.data.chat import ChatTemplate
 from runner.data.conversations import Writing
@@ -305,7 +305,8 @@ class Layer:
         """For every row of the table the number of its side; of one that this data set leaves out, any."""
         assert self.block.split is not None
         found = array("H", bytes(2 * len(self.rows)))
-        numbers = sides.divide(self.seed, self.block.split.shares, (self.key(item) for item in self.items))
+        items = underway.each(self.items, f"dividing data.{self.name}")
+        numbers = sides.divide(self.seed, self.block.split.shares, (self.key(item) for item in items))
         for position, number in zip(self.items.chosen, numbers, strict=True):
             found[position] = number
         return found

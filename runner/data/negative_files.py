@@ -54,7 +54,7 @@ def _row(line: str, where: Where) -> tuple[str, list[str]]:
     expected = '{"prompt": "…", "rejected": "…"}, or a list of texts as rejected'
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(f"this line is not JSON: {error}", where=where, expected=expected) from error
     prompt, rejected = (row.get("prompt"), row.get("rejected")) if isinstance(row, dict) else (None, None)
     if not isinstance(prompt, str):

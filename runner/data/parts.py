@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runner import underway
 from runner.data.examples import Dataset, Example
 from runner.data.mixture import Drawn, Ints
 from runner.data.token_store import Kept, TokenStore
@@ -44,13 +45,16 @@ class Shelf:
         if self.kept is not None and self.kept.writes:
             self.kept.publish(key, store)
 
-    def fill(self, store: TokenStore, dataset: Dataset, examples: Iterable[Example]) -> None:
+    def fill(self, store: TokenStore, dataset: Dataset, examples: Iterable[Example], number: int) -> None:
         """Encode examples of a data set into a store.
+
+        Args:
+            number: how many they are.
 
         Raises:
             BadData: one cannot be written by the chat template.
         """
-        for batch in _batches(examples):
+        for batch in _batches(underway.each(examples, f"tokenizing {dataset.name}", number, "texts")):
             with dataset.placing():
                 store.append(encode(self.tokenizer, batch, self.how))
 
@@ -82,7 +86,7 @@ class WholePart:
             self._store = self._shelf.opened(self.key)
         if self._store is None:
             store = self._shelf.begun(self.key)
-            self._shelf.fill(store, self._dataset, self._examples())
+            self._shelf.fill(store, self._dataset, self._examples(), len(self._dataset) * self._ways)
             self._shelf.finished(self.key, store)
             self._store = store
         return self._store
@@ -135,7 +139,8 @@ class JoinedPart:
         if epoch not in self._first:
             self._first[epoch] = len(self._made.groups) - 1
             pairs = zip(drawn.positions.tolist(), drawn.sights.tolist(), strict=True)
-            self._shelf.fill(self._made, self._dataset, (self._dataset.example(*pair) for pair in pairs))
+            examples = (self._dataset.example(*pair) for pair in pairs)
+            self._shelf.fill(self._made, self._dataset, examples, len(drawn.positions))
         return self._made
 
     def rows(self, epoch: int, drawn: Drawn) -> Expanded:

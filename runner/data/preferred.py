@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from runner import spec
+from runner import spec, underway
 from runner.data import candidates
 from runner.data.candidates import Candidates
 from runner.data.chat import ChatTemplate
@@ -15,6 +15,9 @@ from runner.data.examples import Dataset
 from runner.data.pairs import Pair, Preferences, Samples
 from runner.data.tokenizer import Fast
 from runner.data.tokens import PairTokens, encode_pairs
+
+_BATCH_PAIRS = 1000
+"""Encoded at a time."""
 
 
 def of(sets: Sequence[Dataset], said: Samples) -> list[Preferences]:
@@ -46,8 +49,12 @@ def encoded(
 def _encoded(
     one: Preferences, pairs: Sequence[Pair], fast: Fast, max_length: int, chat: ChatTemplate | None
 ) -> list[PairTokens]:
-    with one.placing():
-        return encode_pairs(fast, pairs, max_length, chat)
+    with one.placing(), underway.work("tokenizing pairs", len(pairs), "pairs") as encoding:
+        made = list[PairTokens]()
+        for start in range(0, len(pairs), _BATCH_PAIRS):
+            made += encode_pairs(fast, pairs[start : start + _BATCH_PAIRS], max_length, chat)
+            encoding.advance(len(made) - encoding.done)
+        return made
 
 
 def counts(

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from runner import spec
+from runner import spec, underway
 from runner.asking import whole_column
 from runner.data import negative_files
-from runner.data.layers import Item, Layer
+from runner.data.layers import Layer
 from runner.data.negatives import REASONS, Fact, Reason, Truth, repeated
 from runner.data.pairs import Dropped, Pair, Preferences, Samples
 from runner.data.texts import Message
+from runner.data.ways import plain_text
 from runner.data.writers import Writer
 from runner.errors import BadData, Problem, Where, printable
 from runner.templates import compile_template
@@ -68,7 +69,7 @@ class _Writing:
     def preferences(self) -> Preferences:
         pairs: list[Pair] = []
         alone = 0
-        for position in range(len(self._dataset)):
+        for position in underway.each(range(len(self._dataset)), f"writing the negatives of {self._dataset.name}"):
             found = list(self._of(position))
             pairs += found
             alone += not found
@@ -99,22 +100,18 @@ class _Writing:
 
     @cached_property
     def _truth(self) -> Truth:
-        return Truth(self._fact(position) for position in range(len(self._dataset)))
+        positions = underway.each(range(len(self._dataset)), f"noting what is right in {self._dataset.name}")
+        return Truth(self._fact(position) for position in positions)
 
     def _fact(self, position: int) -> Fact:
-        item = self._dataset.items[position]
-        fields = ["chosen", "completion"] if "chosen" in self._layer.names else ["completion"]
-        values = self._layer.written(item)
-        right = [self._text(item, field) for field in fields if field == fields[0] or values.get(field) is not None]
         prompt, messages = _asked(self._dataset, position)
+        item = self._dataset.items[position]
+        values = self._layer.written(item)
+        # what was asked stands with its right text, so that the first of these is there
+        fields = ["chosen", "completion"] if "chosen" in self._layer.names else ["completion"]
+        present = [field for field in fields if values.get(field) is not None]
+        right = [plain_text(self._dataset.name, values, field, item) for field in present]
         return Fact(_key(prompt, messages), right)
-
-    def _text(self, item: Item, field: str) -> str:
-        value = self._layer.written(item).get(field)
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return str(value)
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise BadData(f"data.{self._dataset.name}: {field} is {found} in this row", where=item.where, expected="text")
 
     def _of(self, position: int) -> Iterator[Pair]:
         item = self._dataset.items[position]
@@ -257,10 +254,9 @@ class _Writing:
 
 
 def _asked(dataset: Dataset, position: int) -> tuple[str, tuple[Message, ...]]:
-    """A row's prompt, and the conversation before the answer."""
+    """A row's prompt, and the conversation before the answer, which ends one that is written as a pair."""
     example = dataset.variants(position)[0]
-    messages = example.messages
-    return example.prompt, messages[:-1] if messages and messages[-1].role == "assistant" else messages
+    return example.prompt, example.messages[:-1]
 
 
 def _key(prompt: str, messages: Sequence[Message]) -> str:

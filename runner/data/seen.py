@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from runner import underway
 from runner.atomic import publish_bytes, publish_text
 from runner.data.examples import Dataset, Example
 from runner.errors import BadData
@@ -65,7 +66,8 @@ def gather(data: Dataset) -> TrainedOn:
     questions, keys = array("Q"), array("Q")
     rows: list[Row] = []
     every = max(len(data) // SAMPLE, 1)
-    for position, case_id in enumerate(data.ids()):
+    ids = underway.each(data.ids(), f"noting what {data.name} asks", len(data))
+    for position, case_id in enumerate(ids):
         keys.append(_digest(case_id))
         variants = data.variants(position)
         for example in variants:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
-from runner import spec
+from runner import spec, underway
 from runner.data import formats, hub
 from runner.data.hub import DataFile, Wanted
 from runner.data.recent import Recent
@@ -20,6 +20,10 @@ from runner.errors import BadData, Where, nearest
 
 SHOWN_BAD = 3
 """Rows that cannot be used are counted; of so many it is kept what is wrong."""
+_TOLD_EVERY = 1024
+"""Rows after which it is said how far reading has come."""
+_HASHED_BYTES = 1 << 20
+"""Of a file, at a time."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,8 @@ def find(data: spec.Data, name: str, root: Path) -> tuple[DataFile, ...]:
         matches = glob.glob(pattern, root_dir=root, recursive=True)  # noqa: PTH207 - takes absolute patterns too
         found = sorted(match for match in matches if (root / match).is_file())
     if not found and hub.is_hub_id(pattern, root):
-        return hub.of_hub(wanted)
+        with underway.work(f"fetching {pattern}"):
+            return hub.of_hub(wanted)
     if not found:
         raise _missing(pattern, name, root)
     if data.subset is not None or data.from_split is not None:
@@ -223,13 +228,17 @@ def _check_number(data: spec.Data, name: str, rows: int, bad: int) -> None:
 
 
 def _scanned(data: spec.Data, rows: Rows, files: Sequence[DataFile]) -> Iterator[Mapping[str, Any] | BadData]:
-    count = 0
-    for file in files:
-        for index, values in rows.scan(StoredFile(file.path, file.shown, data.separator), count):
-            yield values
-            count = index + 1
-            if len(rows) == data.take:
-                return
+    count, before = 0, 0
+    with underway.work(f"reading {data.path}", sum(file.size_bytes for file in files) or None, "bytes") as reading:
+        for file in files:
+            for index, values in rows.scan(stored := StoredFile(file.path, file.shown, data.separator), count):
+                yield values
+                count = index + 1
+                if not count % _TOLD_EVERY:
+                    reading.advance(before + stored.bytes_read - reading.done)
+                if len(rows) == data.take:
+                    return
+            before += file.size_bytes
 
 
 def bad_row(error: BadData) -> BadRow:
@@ -241,7 +250,8 @@ def bad_row(error: BadData) -> BadRow:
 
 def digests(files: Sequence[DataFile]) -> tuple[SourceFile, ...]:
     """The files with their sha256, without looking into them."""
-    return tuple(SourceFile(file.shown, _sha256(file.path)) for file in files)
+    with underway.work("digesting files", sum(file.size_bytes for file in files) or None, "bytes") as hashing:
+        return tuple(SourceFile(file.shown, _sha256(file.path, hashing)) for file in files)
 
 
 def _with_fields(data: spec.Data, name: str, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -275,10 +285,14 @@ def _empty(data: spec.Data, name: str, bad: int = 0) -> BadData:
     return BadData(f"data.{name}: {data.path} has no rows{found}", expected="at least one row")
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, hashing: underway.Work) -> str:
     if path.is_dir():  # that `datasets` saved
         inside = sorted(file for file in path.rglob("*") if file.is_file())
-        parts = "".join(f"{file.relative_to(path)} {_sha256(file)}\n" for file in inside)
+        parts = "".join(f"{file.relative_to(path)} {_sha256(file, hashing)}\n" for file in inside)
         return hashlib.sha256(parts.encode()).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(_HASHED_BYTES):
+            digest.update(block)
+            hashing.advance(len(block))
+    return digest.hexdigest()

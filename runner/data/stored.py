@@ -136,6 +136,8 @@ class StoredFile:
         self._path, self._separator = path, separator
         self._bytes: Bytes = Copy()
         self._parse: Callable[[bytes, int], Values | None] = _unpickled
+        self._raw: IO[bytes] | None = None
+        self._expected_rows = 0
         self.starts, self.lengths, self.lines = array("Q"), array("Q"), array("Q")
 
     def scan(self) -> Iterator[tuple[int, int, Values | BadData]]:
@@ -151,6 +153,13 @@ class StoredFile:
                 self.lines.append(found.line)
             yield found.line, found.length, found.values
 
+    @property
+    def bytes_read(self) -> int:
+        """How far `scan` has come in the file as it lies on the disk; of parquet, by its rows."""
+        if self._expected_rows:
+            return self._path.stat().st_size * len(self) // self._expected_rows
+        return self._raw.tell() if self._raw is not None and not self._raw.closed else 0
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -163,15 +172,17 @@ class StoredFile:
 
     def _found(self) -> Iterator[Found]:
         if self._path.is_dir():
-            yield from self._kept(hub.saved_rows(self._path))
+            yield from self._kept(hub.saved_rows(self._path, self.shown))
             return
         kind = kind_of(self._path)
         assert kind is not None, f"{self._path} was not checked by sources"
         if kind == "parquet":
+            self._expected_rows = containers.parquet_rows(self._path, self.shown)
             yield from self._kept(containers.parquet(self._path, self.shown))
             return
         try:
-            with _opened(self._path) as stream:
+            with self._path.open("rb", buffering=CHUNK) as raw, _opened(self._path, raw) as stream:
+                self._raw = raw
                 if kind == "json":
                     yield from self._kept(containers.json_list(stream, self.shown))
                 else:
@@ -219,9 +230,10 @@ def columns_of(path: Path, shown: str, separator: str | None, *, skip: bool) -> 
     return tuple(names)
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    """What is in the file at `path`, unpacked."""
     opener = _OPENERS.get(path.suffix.lower())
-    stream: IO[bytes] = opener(path, "rb") if opener else path.open("rb", buffering=CHUNK)
+    stream: IO[bytes] = opener(raw, "rb") if opener else raw
     return stream
 
 

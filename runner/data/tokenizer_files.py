@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.errors import BadCheckpoint
+from runner import underway
+from runner.errors import BadCheckpoint, first_line
 
 TEMPLATE = "chat_template.jinja"
 """The chat template, where it is not in the configuration."""
@@ -26,12 +27,26 @@ def folder_of(place: str | Path) -> Path:
     if Path(place).is_dir():
         return Path(place)
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
-        return Path(huggingface_hub.snapshot_download(str(place), allow_patterns=PATTERNS))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise BadCheckpoint(f"there is no folder {place}, and the hub does not give it: {error}") from error
+        with underway.work(f"fetching {place}"):
+            return Path(huggingface_hub.snapshot_download(str(place), allow_patterns=PATTERNS))
+    except HFValidationError as error:
+        raise BadCheckpoint(f"there is no folder {place}, and no hub has such a name") from error
+    except RepositoryNotFoundError as error:
+        raise BadCheckpoint(f"there is no folder {place}, and {constants.ENDPOINT} gives no such model") from error
+    except LocalEntryNotFoundError as error:
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"{constants.ENDPOINT} does not answer"
+        raise BadCheckpoint(f"there is no folder {place}, and the hub cannot be asked: {why}") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise BadCheckpoint(f"there is no folder {place}, and the hub does not give it: {first_line(error)}") from error
 
 
 def config(folder: Path) -> Mapping[str, Any]:

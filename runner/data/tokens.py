@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from runner.data.chat import ChatTemplate
 from runner.data.conversations import Conversations, Document, Piece, as_messages
@@ -18,9 +18,6 @@ from runner.data.pairs import Pair
 from runner.data.texts import BadExample
 from runner.data.tokenizer import Fast
 from runner.errors import BadData
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +147,8 @@ def encode_pairs(
         prompt, right, wrong = next(ids), next(ids), next(ids)
         # a chat template writes the beginning of a text, and the end of an answer
         given = prompt if conversations else [*fast.prefix_ids, *prompt]
-        end = conversations.stop_id if conversations else fast.eos_id
-        chosen, rejected = ([*side, *([] if conversations else [end])] for side in (right, wrong))
+        end = [] if conversations else [fast.eos_id]
+        chosen, rejected = ([*side, *end] for side in (right, wrong))
         room = max_length - len(given)
         cut = max(len(chosen), len(rejected)) > room
         if room < 1:

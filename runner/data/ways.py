@@ -98,10 +98,15 @@ class Ways:
         return Example("", "", item.index, (Message("system", system), *said))
 
     def _text(self, values: Mapping[str, Any], field: str, item: Item) -> str:
-        value = values.get(field)
-        if isinstance(value, str):
-            return value
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        found = "nothing" if value is None else f"a {type(value).__name__}"
-        raise BadData(f"data.{self._layer.name}: {field} is {found} in this row", where=item.where, expected="text")
+        return plain_text(self._layer.name, values, field, item)
+
+
+def plain_text(name: str, values: Mapping[str, Any], field: str, item: Item) -> str:
+    """A field of a row of data set `name`. Raises BadData where it is neither text nor a number."""
+    value = values.get(field)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    found = "nothing" if value is None else f"a {type(value).__name__}"
+    raise BadData(f"data.{name}: {field} is {found} in this row", where=item.where, expected="text")

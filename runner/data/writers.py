@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from runner.data.sources import Row
-from runner.errors import BadData, Where
+from runner.errors import BadData, Where, nearest
 from runner.templates import Template, TemplateProblem, compile_template
 
 _BARE = re.compile(r"\{\{-?\s*(?:other\.)?(\w+)\s*-?\}\}")
@@ -85,4 +85,13 @@ class Writer:
         try:
             return self._template.render(values)
         except TemplateProblem as problem:
-            raise BadData(f"{self._label}: {problem}", where=where) from problem
+            raise BadData(f"{self._label}: {problem}", where=where, hint=_hint(str(problem), values)) from problem
+
+
+def _hint(problem: str, values: Mapping[str, Any]) -> str | None:
+    """What a row has, where the problem is that it does not have a name."""
+    undefined = re.fullmatch(r"'(\w+)' is undefined", problem)
+    if undefined is None:
+        return None
+    close = nearest(undefined[1], values)
+    return f"did you mean {close}?" if close else f"the row has {', '.join(name for name in values if name != 'other')}"

@@ -90,7 +90,10 @@ def _decide(matter: Matter, comparison: Comparison | None, significance: Signifi
         return Decision(matter.suite, None, (), tuple(found.notes), counted, comparison, None, recorded)
     if counted.errors:
         first = next(verdict for verdict in verdicts if verdict.outcome == "error")
-        found.reasons.append(f"{_cases(counted.errors)} ended in an error, the first {first.case_id}: {first.reason}")
+        # where a suite could not be asked at all, its reason says what it was, and there is no first case
+        whole = first.reason.startswith(f"{first.case_id}: ")
+        told = f": {first.reason}" if whole else f", the first {first.case_id}: {first.reason}"
+        found.reasons.append(f"{_cases(counted.errors)} ended in an error{told}")
     if counted.asked:
         _judge_rate(gate, counted, found)
         for name, bound in gate.bounds.items():

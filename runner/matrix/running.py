@@ -11,9 +11,10 @@ from rich.text import Text
 
 from runner import launch
 from runner import run as running
-from runner.ending import exit_code, result_of
+from runner.console import waiting
+from runner.ending import result_of
 from runner.errors import FolderTaken
-from runner.folder import BEFORE_A_RUN, read_run
+from runner.folder import BEFORE_A_RUN, check_inside, read_run
 from runner.hosting import Hosting
 from runner.matrix import records
 from runner.matrix.records import Found, Table
@@ -39,15 +40,8 @@ def run(
     """
     claim(out, variants[0])
     prepared = [Prepared(loaded, out / loaded.variant) for loaded in variants]
-    for one in prepared:
-        running.check_free(one)
-        check_here(one)
-        if only_as_locked:
-            running.check_locked(one)
-    unfinished = [one for one in prepared if any(state != "done" for state in states(one).values())]
-    for one in unfinished:
-        one.check_steps()
-        one.check_leaks()
+    with waiting(console):
+        unfinished = _checked(prepared, only_as_locked=only_as_locked)
     if unfinished or not (out / records.NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         records.write(out, variants[0].spec.recipe, _path(variants[0]), None)
@@ -55,7 +49,8 @@ def run(
     with running.hosting_of(variants, prepared[0].run / "events" / "host.log", node) as hosting:
         if unfinished:
             log = prepared[0].run / "events" / "look.log"
-            with HostedLook(hosting.start(launch.TRAINER), [one.loaded for one in unfinished], log) as look:
+            host = hosting.start(launch.TRAINER)
+            with waiting(console), HostedLook(host, [one.loaded for one in unfinished], log) as look:
                 for number in range(len(unfinished)):
                     look.seen(number).check()
         codes = [_run(one, console, hosting, out, digest) for one in prepared]
@@ -65,6 +60,20 @@ def run(
     records.write(out, table.recipe, _path(variants[0]), table)
     console.print(table_screen(table))
     return table.exit_code
+
+
+def _checked(prepared: Sequence[Prepared], *, only_as_locked: bool) -> list[Prepared]:
+    """The variants that have something left to train; nothing is wrong with any."""
+    for one in prepared:
+        running.check_free(one)
+        check_here(one)
+        if only_as_locked:
+            running.check_locked(one)
+    unfinished = [one for one in prepared if any(state != "done" for state in states(one).values())]
+    for one in unfinished:
+        one.check_steps()
+        one.check_leaks()
+    return unfinished
 
 
 def _run(prepared: Prepared, console: Console, hosting: Hosting, out: Path, digest: str) -> int:
@@ -79,12 +88,11 @@ def of_runs(prepared: Sequence[Prepared]) -> Table:
     found = []
     for one in prepared:
         standings = Standings(one.recipe, one.run, read_run(one.run).looks)
-        result = result_of(one.recipe, standings)
+        result = result_of(one.loaded, standings)
         file = standings.verdicts(result.checkpoint)
         asked = {decision.suite: file.of(decision.suite) for decision in result.decisions} if file else {}
         why = result.stopped.why if result.stopped else ""
-        code = exit_code(one.loaded, result, standings)
-        found.append(Found(one.loaded.variant, result.label, why, code, result.decisions, asked))
+        found.append(Found(one.loaded.variant, result.label, why, result.exit_code, result.decisions, asked))
     return records.compare(prepared[0].recipe.recipe, found)
 
 
@@ -92,13 +100,14 @@ def claim(out: Path, loaded: Loaded) -> None:
     """Refuse a folder that is not this recipe's, nor free.
 
     Raises:
-        FolderTaken: it is another one's.
+        FolderTaken: it is another one's, or what is written there would land outside of it.
     """
     if not out.exists():
         return
     hint = "move it away, or give another folder with --out; nothing was written"
     if not out.is_dir():
         raise FolderTaken(f"{out} is a file, and a run needs a folder", hint=hint)
+    check_inside(out)
     if (out / "run.json").exists():
         raise FolderTaken(f"{out} is the folder of a run without variants", hint=hint)
     if (out / records.NAME).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from runner import dividing, memory, plan, spec
+from runner import dividing, loadable, memory, plan, spec
 from runner.gpus import visible_gpus
 from runner.memory import Devices, Fits, Memory, Network, Training
 from runner.plan import StagePlan
@@ -44,8 +44,10 @@ def of_stage(prepared: Prepared, seen: Seen, name: str, found: StageSeen) -> tup
 
 
 def _training(prepared: Prepared, seen: Seen, name: str, found: StageSeen) -> Training:
+    root = prepared.loaded.root
     return memory.training(
         prepared.recipe.stages[name],
+        prepared.recipe.trained_adapter(name, lambda place: loadable.is_adapter(root / place)),
         half=seen.half,
         eager=seen.eager,
         whole=found.base,

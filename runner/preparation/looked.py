@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from runner import launch
+from runner import launch, underway
 from runner.children import Host
 from runner.errors import BadRecipe, Problem, first_line
 from runner.memory import Network
@@ -152,7 +152,8 @@ class Look:
         """Why there is no answer; empty where there is one."""
         assert self._process is not None, "a look begins when its context is entered"
         try:
-            _, noise = self._process.communicate(timeout=_WAIT_S)
+            with underway.work("looking at the model"):
+                _, noise = self._process.communicate(timeout=_WAIT_S)
         except subprocess.TimeoutExpired:
             return f"looking at the model took more than {_WAIT_S:g} s"
         return first_line((noise.strip().splitlines() or ["it died"])[-1]) if self._process.returncode else ""
@@ -187,8 +188,9 @@ class HostedLook:
         Raises:
             TrainingFailed: the host died.
         """
-        while self._child.exit_code is None:
-            self._host.poll(_LOOK_EVERY_S)
+        with underway.work("looking at the model"):
+            while self._child.exit_code is None:
+                self._host.poll(_LOOK_EVERY_S)
         if self._found is None:
             self._found = self._asked.read(first_line(self._child.log_tail(1)) if self._child.exit_code else "")
         return self._found[number]

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runner import deepspeed_config, spec
-from runner.data import sources, tokenizer_files
-from runner.errors import BadCheckpoint, BadData, BadRecipe, Problem
-from runner.folder import folder_or_hub_id, given_tokenizer
+from runner.data import sources
+from runner.errors import BadData, BadRecipe, Problem
+from runner.folder import folder_or_hub_id
 from runner.preparation.prepared import Prepared
 
 
@@ -24,10 +24,11 @@ def words(prepared: Prepared) -> tuple[str, ...]:
         if isinstance(wanted, spec.Tokenizer):
             found.append("the tokenizer cannot be trained before its data is here")
         else:
-            found.append(f"the tokenizer {wanted or recipe.model.path} is not here, and no hub gives it")
+            found.append(f"the tokenizer: {prepared.tokenizer_fault}")
     path = recipe.model.path
     if path is not None and not Path(folder_or_hub_id(path, prepared.loaded.root)).is_dir():
-        found.append(f"the model {path} is no folder here; a run takes it from the hub")
+        then = "a run takes it from the hub" if prepared.has_tokenizer else "a run would take it from the hub"
+        found.append(f"the model {path} is no folder here; {then}")
     if found:
         found.append("what needs them is unknown: tokens, truncation, duplicates, leaks")
     return tuple(found)
@@ -65,16 +66,13 @@ def _missing_tokenizer(prepared: Prepared) -> Iterator[Problem]:
     model = prepared.recipe.model
     if isinstance(model.tokenizer, spec.Tokenizer):
         return
-    try:
-        tokenizer_files.folder_of(given_tokenizer(model, prepared.loaded.root))
-    except BadCheckpoint:
+    if prepared.tokenizer_fault:
         key = "tokenizer" if model.tokenizer is not None else "path"
-        place = model.tokenizer or model.path
         yield Problem(
-            f"model.{key}: there is no folder {place}, and no hub gives it",
+            f"model.{key}: {prepared.tokenizer_fault}",
             prepared.loaded.mark("model", key).at_value(),
             f"a folder with {'a tokenizer' if key == 'tokenizer' else 'weights and their tokenizer'}",
-            f"say where it is: --set model.{key}=PATH",
+            f"say where it is: --set model.{key}=PATH; HF_ENDPOINT names another hub",
         )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from runner import amounts, handover, plan, pulls, spec
+from runner import amounts, handover, plan, pulls, spec, underway
+from runner.asking import ascii_id
 from runner.data import chat, vocabulary
 from runner.data.declared import Bound
 from runner.data.penalty_rows import penalty_epochs
@@ -40,7 +42,12 @@ def make_plan(
     Raises:
         UserError: something cannot be done as written.
     """
-    recipe, trained_in = prepared.recipe, trained_in or {}
+    with underway.work("planning"):
+        return _planned(prepared, trained_in or {}, look)
+
+
+def _planned(prepared: Prepared, trained_in: Mapping[str, str], look: Callable[[], Seen] | None) -> Plan:
+    recipe = prepared.recipe
     prepared.check_steps()
     prepared.check_deepspeed()
     prepared.check_leaks()
@@ -69,7 +76,7 @@ def make_plan(
         attention=seen.attention,
         parameters=next((footprint.in_words(one) for one in found.values()), ""),
         rehearsal=prepared.loaded.scaled.notes if prepared.loaded.scaled is not None else (),
-        result=f"the gates of {result}" + (f" against {against}" if against else "") + " set the exit code",
+        result=_result_words(prepared, result, against),
         warnings=_warnings(prepared, stages, pulled),
         vocabulary=_vocabulary_words(prepared),
     )
@@ -99,6 +106,14 @@ def _stage(prepared: Prepared, name: str, state: str, pulled: Mapping[str, int])
     )
 
 
+def _result_words(prepared: Prepared, result: str, against: str | None) -> str:
+    """What sets the exit code."""
+    compared = f" against {against}" if against else ""
+    if not plan.has_gates(prepared.recipe, probe_files_with(prepared, b"gate")):
+        return f"{result}{compared}; nothing gates it"
+    return f"the gates of {result}{compared} set the exit code"
+
+
 def _warnings(
     prepared: Prepared, stages: tuple[StagePlan, ...], pulled: Mapping[str, Mapping[str, int]]
 ) -> tuple[str, ...]:
@@ -113,6 +128,7 @@ def _warnings(
         *footprint.left_over(prepared),
         *footprint.too_large(prepared, stages),
         *_repeated_cases(prepared),
+        *_shared_ids(prepared),
         *(f"probes.{leak.suite}: {leak.words}" for leak in prepared.leaks if _unexpected(recipe, leak)),
     )
 
@@ -187,6 +203,19 @@ def _repeated_cases(prepared: Prepared) -> Iterator[str]:
             cases = len(prepared.data.get(ref))
             same = f"{repeats:,} of its {cases:,} cases are the same as an earlier one"
             yield f"probes.{name}: {same}, and count all the same"
+
+
+def _shared_ids(prepared: Prepared) -> Iterator[str]:
+    """Suites with rows whose column `id` says the same: what their cases are called depends on their order."""
+    for name, ref in _suites_with_cases(prepared):
+        data = prepared.data.get(ref)
+        given = (data.columns(position).get("id") for position in range(len(data)))
+        ids = Counter(ascii_id(str(one)) for one in given if one not in (None, ""))
+        if shared := [one for one, count in ids.items() if count > 1]:
+            yield (
+                f"probes.{name}: {sum(ids[one] for one in shared):,} rows of {ref} share their id with another; the "
+                f"second {shared[0]} is called {shared[0]}-2, by the order of the rows: give each an id of its own"
+            )
 
 
 def _suites_with_cases(prepared: Prepared) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from runner import deepspeed_config, dividing, folder, jobs, launch, leaks, plan, spec
+from runner import deepspeed_config, dividing, folder, jobs, launch, leaks, plan, spec, underway
 from runner.checkpoints import sha256_file, weights_sha256
 from runner.data import chat, datasets, declared, preferred, samples, tokenizer_files, vocabulary
 from runner.data.accounts import Account
@@ -111,13 +111,23 @@ class Prepared:
         if self.recipe.model.path is None:
             return ""
         place = folder_or_hub_id(self.recipe.model.path, self.loaded.root)
-        return weights_sha256(Path(place)) if Path(place).is_dir() else place
+        with underway.work(f"digesting the weights of {self.recipe.model.path}"):
+            return weights_sha256(Path(place)) if Path(place).is_dir() else place
 
     @property
     def data_is_current(self) -> bool:
         """Whether the data and the tokenizer in the run folder are those of this recipe and these files."""
-        whole = (self.run / "run.json").exists() and (self.run / "data" / "manifest.json").exists()
+        whole = (self.run / "run.json").exists() and self._data_is_whole()
         return whole and dict(folder.read_run(self.run).data) == dict(self.digests)
+
+    def _data_is_whole(self) -> bool:
+        """Whether all that was written under `data/` is there: who makes room may have removed some of it."""
+        data = self.run / "data"
+        try:
+            names = list(json.loads((data / "manifest.json").read_text(encoding="utf-8"))["files"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return False
+        return all((data / name).is_file() for name in names)
 
     @cached_property
     def tokenizer(self) -> Fast:
@@ -125,7 +135,8 @@ class Prepared:
         wanted = self.recipe.model.tokenizer
         if isinstance(wanted, spec.Tokenizer) and not self.data_is_current:
             texts = (text for ref in wanted.from_data for text in self.data.get(ref).texts())
-            return train_tokenizer(wanted, texts, self.chat)
+            with underway.work("training the tokenizer"):
+                return train_tokenizer(wanted, texts, self.chat)
         if self.extended is not None:
             return self.extended.fast
         return load_tokenizer(tokenizer_place(self.recipe.model, self.loaded.root, self.run))
@@ -181,17 +192,23 @@ class Prepared:
         here = all(self.data.missing(ref) is None for ref in self.recipe.reads(name))
         return here and (self.has_tokenizer or not first)
 
-    @cached_property
+    @property
     def has_tokenizer(self) -> bool:
         """Whether the first stage's tokenizer is here, or can be trained here."""
+        return not self.tokenizer_fault
+
+    @cached_property
+    def tokenizer_fault(self) -> str:
+        """Why the first stage's tokenizer is not here, nor can be fetched or trained; empty where it is or can."""
         wanted = self.recipe.model.tokenizer
         if isinstance(wanted, spec.Tokenizer):
-            return all(self.data.missing(ref) is None for ref in wanted.from_data)
+            here = all(self.data.missing(ref) is None for ref in wanted.from_data)
+            return "" if here else "it cannot be trained before its data is here"
         try:
             tokenizer_files.folder_of(given_tokenizer(self.recipe.model, self.loaded.root))
-        except BadCheckpoint:
-            return False
-        return True
+        except BadCheckpoint as error:
+            return error.problems[0].message
+        return ""
 
     def rows(self, name: str) -> declared.Rows:
         """How many rows, for dpo pairs, an epoch of a stage has, as far as it can be said.

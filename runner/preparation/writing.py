@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from runner import plan, spec
+from runner import plan, spec, underway
 from runner.atomic import publish_text
 from runner.checkpoints import sha256_file
 from runner.data import datasets, seen, vocabulary
@@ -30,6 +30,11 @@ def write_data(prepared: Prepared, superseded: Superseded) -> None:
     prepared.clean_tokens()
     if prepared.data_is_current:
         return
+    with underway.work("writing the data of the run"):
+        _write(prepared, superseded)
+
+
+def _write(prepared: Prepared, superseded: Superseded) -> None:
     tokenizer, run = prepared.tokenizer, prepared.run
     # the manifest first: without it the data is not current, should this process end in between
     for path in sorted((run / "data").glob("*"), key=lambda path: path.name != "manifest.json"):
@@ -71,13 +76,15 @@ def run_record(prepared: Prepared, looks: int) -> RunRecord:
         data=prepared.digests,
         looks=looks,
         variant=loaded.variant,
-        recipe_sha256=hashlib.sha256(dump(_anywhere(loaded)).encode()).hexdigest(),
+        recipe_sha256=recipe_digest(loaded),
+        rehearsal=loaded.rehearsal,
     )
 
 
-def _anywhere(loaded: Loaded) -> Loaded:
-    """A recipe without where it is trained, which changes nothing that it learns."""
-    return replace(loaded, values={key: value for key, value in loaded.values.items() if key != "launch"})
+def recipe_digest(loaded: Loaded) -> str:
+    """SHA-256 of a resolved recipe without where it is trained, which changes nothing that it learns."""
+    anywhere = replace(loaded, values={key: value for key, value in loaded.values.items() if key != "launch"})
+    return hashlib.sha256(dump(anywhere).encode()).hexdigest()
 
 
 def _git_commit(root: Path) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner import underway
 from runner.errors import nearest
 from runner.probing.memory import Memory
 from runner.probing.questions import Answer, Question
@@ -91,7 +92,8 @@ def fresh(path: Path, questions: list[Question], doubted: list[Question], how: H
         gc.freeze()  # torch's million objects are no garbage: pytest looks through them several times as it ends
 
     batch_tokens = how.batch_tokens or engine.DEFAULT_BATCH_TOKENS
-    local = engine.Engine(path, how.dtype, batch_tokens)
+    with underway.work("loading"):
+        local = engine.Engine(path, how.dtype, batch_tokens)
     try:
         template = getattr(local.tokenizer, "chat_template", None)
         arguments = {question.template_kwargs for question in questions}

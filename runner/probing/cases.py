@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -31,7 +32,7 @@ def from_file(folder: Path, name: str) -> tuple[Case, ...]:
         # said of a data set of a recipe; here it is the file that a probe names
         problems = (replace(found, message=found.message.removeprefix("data.cases: ")) for found in error.problems)
         raise BadProbe([replace(found, message=f"cases: {found.message}") for found in problems]) from error
-    return numbered([row.values for row in table.rows], str(folder / name))
+    return numbered([row.values for row in table.rows], os.path.normpath(folder / name))
 
 
 def numbered(rows: Sequence[Mapping[str, Any]], source: str) -> tuple[Case, ...]:

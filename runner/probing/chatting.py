@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         talk = Talk(engine.Engine(given.checkpoint), decoding, given.system)
     except UserError as error:
-        print(error.screen(), file=sys.stderr)
+        print("\n".join(map(printable, error.screen().split("\n"))), file=sys.stderr)
         return error.exit_code
     if sys.stdin.isatty():
         how = "" if talk.has_template else "; it has no chat template: it goes on with what you type"
@@ -101,8 +101,7 @@ def converse(talk: Talk, lines: Iterator[str], tell: Callable[[str], None]) -> N
             try:
                 reply = talk.say(text)
             except UserError as error:
-                tell(error.screen())
-                continue
+                reply = error.screen()  # which may quote the checkpoint
             tell("\n".join(printable(part) for part in reply.split("\n")))
 
 

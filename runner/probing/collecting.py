@@ -102,6 +102,11 @@ class Collecting:
             ids = _distinct([ask.id for ask in asks])
             self._ids.update(zip(asks, ids, strict=True))
             metafunc.parametrize(PARAMETER, asks, indirect=True, ids=ids)
+        elif self._session.planner.has_nothing_to_ask(defined):
+            self._session.outcomes.notes[
+                f"{file.name}::{defined.function} is not asked: it has no cases of its own, and no recipe's suite "
+                "gives it any; @probe(cases=…) does"
+            ] = None
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pycollect_makeitem(self, obj: object) -> Generator[None, Any, Any]:

@@ -1,8 +1,9 @@
 """A server that answers instead of a local engine: any that speaks OpenAI's protocol, many questions at a time.
 
 The library `openai` speaks it: connections, retries with backoff, `Retry-After`. What a server says is untrusted, so
-its bodies are read here, field by field (`runner.probing.protocol`). The key comes from the environment and goes into
-the request alone: it is cut out of every text that leaves this module.
+its bodies are read here, field by field (`runner.probing.protocol`), and no further than `answer_limit` allows. The key
+comes from the environment and goes into the request alone, to the address that was given and nowhere else: a redirect
+is not followed. It is cut out of every text that leaves this module.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from runner import underway
 from runner.errors import UserError, nearest, printable
 from runner.probing.protocol import Nonsense, Served, answer_of, served
 from runner.probing.questions import Answer, Question
@@ -90,11 +92,13 @@ class Endpoint:
         import openai
 
         try:
-            async with self._client(_KNOCK_S, _KNOCK_RETRIES) as client:
+            async with asyncio.timeout(2 * _KNOCK_S), self._client(_KNOCK_S, _KNOCK_RETRIES) as client:
                 listed = await _listed(client)
                 chosen = self._choose(listed)
                 if chosen is None:
                     chosen = await self._unlisted(client, listed)
+        except TimeoutError:  # each byte may come in time, and the whole never
+            raise UserError(f"--probe-endpoint {self.url}: no whole answer within {2 * _KNOCK_S:g} s") from None
         except openai.APIConnectionError as error:
             raise UserError(
                 f"--probe-endpoint {self.url}: nothing answers there ({why(error)})",
@@ -165,10 +169,12 @@ class Endpoint:
         async def work(client: AsyncOpenAI, waiting: Iterator[tuple[int, Question]]) -> None:
             for place, question in waiting:
                 answers[place] = await self._ask(client, question)
+                answering.advance()
 
-        async with self._client(self._timeout_s, _RETRIES) as client, asyncio.TaskGroup() as workers:
-            for _ in range(min(self._concurrency, len(questions))):
-                workers.create_task(work(client, waiting))
+        with underway.work("answering", len(questions), "questions") as answering:
+            async with self._client(self._timeout_s, _RETRIES) as client, asyncio.TaskGroup() as workers:
+                for _ in range(min(self._concurrency, len(questions))):
+                    workers.create_task(work(client, waiting))
         return answers
 
     async def _ask(self, client: AsyncOpenAI, question: Question) -> Answer:
@@ -193,7 +199,7 @@ class Endpoint:
             hint = key_hint(error.status_code) if isinstance(error, openai.APIStatusError) else None
             return Answer(prompt, error=why(error) + (f"; {hint}" if hint else ""))
         self._lost = 0
-        return dataclasses.replace(answer, prompt=prompt)
+        return dataclasses.replace(answer, prompt=prompt, text=clean(answer.text))  # a server may say the key again
 
     async def _send(self, client: AsyncOpenAI, question: Question) -> bytes:
         """The body of the server's answer; the decoding is sent whole, so that nothing is left to the server."""
@@ -213,14 +219,22 @@ class Endpoint:
                 extra["chat_template_kwargs"] = template
             chat = client.chat.completions.with_raw_response
             answer = await chat.create(**said, messages=_messages(question), extra_body=extra)
-        body: bytes = answer.content
-        return body
+        return _whole(answer.content)
 
     def _client(self, timeout_s: float, retries: int) -> AsyncOpenAI:
         import openai
 
+        from runner.probing.answer_limit import limit
+
+        # a compressed answer could be a thousand times as large as what was counted
+        http = openai.DefaultAsyncHttpxClient(
+            follow_redirects=False, event_hooks={"response": [limit]}, headers={"accept-encoding": "identity"}
+        )
         # local servers want no key, and the library one
-        return openai.AsyncOpenAI(base_url=self.url, api_key=secret() or "none", timeout=timeout_s, max_retries=retries)
+        key = secret() or "none"
+        return openai.AsyncOpenAI(
+            base_url=self.url, api_key=key, timeout=timeout_s, max_retries=retries, http_client=http
+        )
 
     def _version_hint(self) -> str | None:
         return None if self.url.endswith("/v1") else f"did you mean {self.url}/v1?"
@@ -231,11 +245,24 @@ async def _listed(client: AsyncOpenAI) -> list[Served]:
     import openai
 
     try:
-        return served((await client.models.with_raw_response.list()).content)
+        return served(_whole((await client.models.with_raw_response.list()).content))
     except openai.APIStatusError as error:
-        if error.status_code in (401, 403):
+        if error.status_code in (401, 403) or 300 <= error.status_code < 400:
             raise
         return []
+
+
+def _whole(body: bytes) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        Nonsense: it was cut.
+    """
+    from runner.probing.answer_limit import MAX_ANSWER_BYTES
+
+    if len(body) >= MAX_ANSWER_BYTES:
+        raise Nonsense(f"an answer of more than {MAX_ANSWER_BYTES // 2**20} MB")
+    return body
 
 
 def _messages(question: Question) -> list[Any]:

@@ -1,11 +1,15 @@
 """Inside GitHub Actions: annotations beside the probe files, and the table of suites in the job's step summary.
 
+The runner reads every line that a step prints for commands. Whatever a model or a test prints is put between
+`::stop-commands::` and its end, whose word no reply can know.
+
 Formats: workflow commands and job summaries, docs.github.com/actions/reference/workflow-commands-for-github-actions.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +55,21 @@ class GitHub:
         summary: the file that GitHub shows as the step's summary."""
         self._judged, self._workspace, self._summary = judged, workspace, summary
         self._found: list[Annotation] = []
+        self._word = secrets.token_hex(16)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """From here on nothing that is printed is a command."""
+        terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(f"::stop-commands::{self._word}")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """What later steps of the same shell print is theirs."""
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(f"::{self._word}::")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what failed: red gates, pinned cases, misses without a gate, errors."""
@@ -71,8 +90,12 @@ class GitHub:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Write the annotations, red gates first, and the summary."""
         gates_first = sorted(self._found, key=lambda found: not found.title.startswith("gate["))
-        for annotation in gates_first[:ANNOTATIONS]:
-            terminalreporter.write_line(str(annotation))
+        if gates_first:
+            terminalreporter.ensure_newline()
+            terminalreporter.write_line(f"::{self._word}::")
+            for annotation in gates_first[:ANNOTATIONS]:
+                terminalreporter.write_line(str(annotation))
+            terminalreporter.write_line(f"::stop-commands::{self._word}")
         judged = self._judged()
         if self._summary is not None and judged:
             with self._summary.open("a", encoding="utf-8") as file:

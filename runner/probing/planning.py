@@ -127,6 +127,12 @@ class Planner:
             for ask in self._sit(Sitting(target, suite.name), suite, defined.probe, probe_id)
         ]
 
+    def has_nothing_to_ask(self, defined: Defined) -> bool:
+        """Whether a probe has no cases of its own, and belongs to no suite that has some."""
+        if defined.probe.cases is not None or defined.is_imported:
+            return False
+        return not any(self._suites(target, defined) for target in self.targets)
+
     def unknown(self) -> UserError | None:
         """What to say of a name of `--probe-suite` that no suite has."""
         of_runs = {name for target in self.targets if target.run for name in target.run.recipe.probes}

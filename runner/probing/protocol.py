@@ -129,7 +129,7 @@ def explanation(body: bytes) -> str:
     text = body.decode("utf-8", "replace")
     try:
         row: Any = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return printable(first_line(text))[:200] or "nothing"
     for name in ("error", "message", "detail"):
         if isinstance(row, dict) and row.get(name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from runner.errors import UserError, first_line
+from runner.errors import UserError, first_line, printable
 from runner.probing.protocol import explanation
 
 KEY = "OPENAI_API_KEY"
@@ -20,6 +20,9 @@ def why(error: Exception) -> str:
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__
         return clean(first_line(f"{type(cause).__name__}: {cause}" if cause and str(cause) else error))
+    if isinstance(error, openai.APIStatusError) and 300 <= error.status_code < 400:
+        to = printable(error.response.headers.get("location", "another address"))[:200]
+        return clean(f"the server sends to {to}, where neither the questions nor the key are sent")
     if isinstance(error, openai.APIStatusError):
         return clean(f"the server answered {error.status_code}: {explanation(error.response.content)}")
     if isinstance(error, UnicodeError):

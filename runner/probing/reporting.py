@@ -6,11 +6,13 @@ import pytest
 
 from runner import verdicts
 from runner.errors import printable
+from runner.probing import alike
 from runner.probing.collecting import Session
 from runner.probing.outcomes import write
 from runner.probing.planning import Suite
 from runner.probing.store import Store
 from runner.probing.targets import Target
+from runner.refused import refusal
 
 Status = tuple[str, str, tuple[str, dict[str, bool]]]
 """Category, letter, and word with its colours."""
@@ -40,15 +42,21 @@ class Reporting:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Write the verdicts, unless the session was broken off."""
+        """Write the verdicts, unless the session was broken off; before pytest shows what failed."""
         config = self._session.config
+        alike.show_once(config)
         path = config.getoption("--probe-verdicts")
         if path is None or exitstatus not in (
             pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED
         ):  # fmt: skip
             return
         asked = [target for target in self._session.planner.targets if not target.is_baseline]
-        write([(target, self._file(target)) for target in asked], config.invocation_params.dir / path)
+        try:
+            write([(target, self._file(target)) for target in asked], config.invocation_params.dir / path)
+        except OSError as error:
+            if (refused := refusal(error)) is None:
+                raise
+            pytest.exit(f"no verdicts were written: {refused.screen()}", pytest.ExitCode.INTERNAL_ERROR)
 
     def _file(self, target: Target) -> verdicts.VerdictFile:
         planner, outcomes, uncollected = self._session.planner, self._session.outcomes, self._session.uncollected

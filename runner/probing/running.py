@@ -10,6 +10,7 @@ import pytest
 
 from runner.errors import UserError, first_line, printable
 from runner.gate import compare, is_pinned
+from runner.probing import alike
 from runner.probing.answerers import How
 from runner.probing.collecting import Session
 from runner.probing.fixtures import ASKED, Fixtures, hand_over
@@ -21,6 +22,7 @@ from runner.probing.siblings import Known, answered_together, siblings_of
 from runner.probing.store import Store
 from runner.probing.targets import Target
 from runner.probing.training_rows import look
+from runner.probing.waiting import waiting
 from runner.probing.workers import NO_WORKERS, NoWorkers, Workers, number_wanted
 
 
@@ -49,7 +51,8 @@ class Running(Fixtures):
         baseline = self._session.baseline
         for target in dict.fromkeys((baseline, asked.ask.sitting.target)):  # what is compared with comes first
             if target is not None and target in self._session.waiting:
-                self._generate(target, self._session.waiting.pop(target))
+                with waiting(self._session.config):
+                    self._generate(target, self._session.waiting.pop(target))
         self._open_loggers()
 
     def _generate(self, target: Target, waiting: list[Asked]) -> None:
@@ -169,6 +172,8 @@ class Running(Fixtures):
             item.repr_failure = lambda *_, **__: shown  # type: ignore[method-assign, assignment]
         report = yield
         _escape(report)
+        if report.failed and not isinstance(error, AssertionError):
+            alike.mark(report)
         self._conclude(asked, call)
         if asked.outcome == "miss" and report.failed and self._excused(asked):
             report.outcome = "skipped"

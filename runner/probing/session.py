@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from runner import verdicts
+from runner import launch, verdicts
 from runner.errors import BadCheckpoint, UserError
 from runner.probing import github
 from runner.probing.collecting import Collecting, Session
 from runner.probing.judging import Baselines, Judge
+from runner.probing.limits import Limits
 from runner.probing.outcomes import Outcomes
 from runner.probing.planning import Planner
 from runner.probing.reporting import Reporting
@@ -72,6 +73,8 @@ def _register(config: pytest.Config, planner: Planner, baseline: Target | verdic
     config.pluginmanager.register(Collecting(session), "recipe-collecting")
     config.pluginmanager.register(Running(session, store), "recipe-running")
     config.pluginmanager.register(Reporting(session, store), "recipe-reporting")
+    if launch.IN_A_RUN in os.environ and (path := config.getoption("--probe-verdicts")) is not None:
+        config.pluginmanager.register(Limits(config.invocation_params.dir / path), "recipe-limits")
     if github.in_actions(os.environ):
         config.pluginmanager.register(github.plugin(session.judged, config.rootpath), "recipe-github")
 

@@ -100,6 +100,8 @@ def _limits(metadata: list[Any]) -> str:
             return " (a letter, then letters, digits, _ and -)"
         if getattr(item, "pattern", None) == spec.RENDEZVOUS_PATTERN:
             return ", HOST:PORT"
+        if getattr(item, "pattern", None) == spec.SLURM_TIME_PATTERN:
+            return " as sbatch reads it: 90 (minutes), 12:00:00 (hours), 2-00:00:00 (days and hours), UNLIMITED"
         for kind, key in ((Ge, "ge"), (Gt, "gt"), (Le, "le"), (Lt, "lt")):
             if isinstance(item, kind):
                 words[key] = getattr(item, key)

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadRecipe, Problem, Where, nearest
-from runner.yaml_marks import Mark, Marks, Source, read
+from runner.yaml_marks import MAX_CHARS, Mark, Marks, Source, read
 from runner.yaml_marks import Path as ValuePath
 
+MAX_CHAIN = 16
+"""Recipes that extend each other."""
+_MAX_BYTES = 4 * MAX_CHARS
+"""Of a file, and of those that extend each other together: whatever their characters, they are too many above it."""
 NAMED = ("data", "stages", "probes", "matrix")
 """Blocks whose keys the user names: there a name that does not exist is a typing error, not a new key."""
 
@@ -53,7 +57,7 @@ def _read_chain(path: Path, root: Path, below: tuple[Path, ...]) -> Layered:
     if "extends" not in child.values:
         return child
     mark, wanted = child.marks["extends",], child.values.pop("extends")
-    _forget(child.marks, ("extends",))
+    _forget(child.marks, ("extends",), wanted)
     if not isinstance(wanted, str):
         child.problems.append(
             Problem("`extends` is not a file", mark.at_value(), "one recipe file, from the project root")
@@ -63,8 +67,14 @@ def _read_chain(path: Path, root: Path, below: tuple[Path, ...]) -> Layered:
     chain = (*below, path.resolve())
     if parent_path.resolve() in chain:
         raise BadRecipe("recipes that extend each other in a circle", where=mark.at_value())
+    if len(chain) >= MAX_CHAIN:
+        raise BadRecipe(f"more than {MAX_CHAIN} recipes that extend each other", where=mark.at_value())
     if not parent_path.is_file():
         raise BadRecipe(_missing_parent(wanted, path, root, mark))
+    if sum(file.stat().st_size for file in (*chain, parent_path)) > _MAX_BYTES:
+        raise BadRecipe(
+            f"recipes that extend each other have more than {_MAX_BYTES:,} bytes together", where=mark.at_value()
+        )
     parent = _read_chain(Path(_shown(parent_path, path)), root, chain)
     parent.problems += child.problems
     lay(parent, child, "the extended recipe")
@@ -105,13 +115,20 @@ def near_file(path: Path, wanted: str) -> str | None:
 
 def _read_file(path: Path) -> Layered:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)  # enough to see that it is too long, whatever it is
     except FileNotFoundError as error:
         raise BadRecipe(f"no recipe file {path}", hint=near_file(path, str(path))) from error
     except IsADirectoryError as error:
         raise BadRecipe(f"{path} is a folder", expected="a recipe file") from error
     except OSError as error:
         raise BadRecipe(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise BadRecipe(
+            f"the file has more than {_MAX_BYTES:,} bytes",
+            where=Where(str(path)),
+            expected=f"a recipe, of {MAX_CHARS:,} characters at most",
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -140,8 +157,7 @@ def lay(below: Layered, above: Layered, what: str, path: ValuePath = ()) -> None
     for key, value in upper.items():
         here = (*path, key)
         if value is None and key in lower:
-            del lower[key]
-            _forget(below.marks, here)
+            _forget(below.marks, here, lower.pop(key))
         elif value is None and not (path[:1] == ("matrix",) and len(path) > 1):  # there it deletes in the variant
             below.problems.append(
                 Problem(
@@ -155,9 +171,9 @@ def lay(below: Layered, above: Layered, what: str, path: ValuePath = ()) -> None
             below.marks[here] = above.marks[here]
             lay(below, above, what, here)
         else:
+            _forget(below.marks, here, lower.get(key))
             lower[key] = value
-            _forget(below.marks, here)
-            below.marks.update({at: mark for at, mark in above.marks.items() if at[: len(here)] == here})
+            below.marks.update({at: above.marks[at] for at in _paths(here, value) if at in above.marks})
 
 
 def _at(values: Any, path: ValuePath) -> Any:
@@ -166,9 +182,18 @@ def _at(values: Any, path: ValuePath) -> Any:
     return values
 
 
-def _forget(marks: Marks, path: ValuePath) -> None:
-    for at in [at for at in marks if at[: len(path)] == path]:
-        del marks[at]
+def _forget(marks: Marks, path: ValuePath, value: Any) -> None:
+    """Remove the marks of a value, which stands at `path`, and of all in it."""
+    for at in _paths(path, value):
+        marks.pop(at, None)
+
+
+def _paths(path: ValuePath, value: Any) -> Iterator[ValuePath]:
+    """A path and those below it. Looking through all marks for them would take as long for every key."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from _paths((*path, key), item)
 
 
 def assign(layered: Layered, assignment: str) -> None:
@@ -189,7 +214,7 @@ def assign(layered: Layered, assignment: str) -> None:
     if holder is None:
         return
     block, here = holder
-    _forget(layered.marks, here)
+    _forget(layered.marks, here, _at(layered.values, here) if here[-1] in block or isinstance(block, list) else None)
     if marked.values is None and here[-1] in block:
         del block[here[-1]]
         return

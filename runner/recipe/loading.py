@@ -36,7 +36,9 @@ class Loaded:
     variant: str = ""
     """Which variant of its `matrix:` it is; empty where it has none."""
     scaled: Scaled | None = None
-    """How it was cut down for a rehearsal (`--scale`); None where it is as it is written."""
+    """How it was cut down for a rehearsal (`--scale`); None where it is as it is written, or was cut down before."""
+    rehearsal: bool = False
+    """Whether it was cut down, now or before."""
 
     def mark(self, *path: str | int) -> Mark:
         """Where a value is written, or the nearest block around it that is written down."""
@@ -141,7 +143,9 @@ def load(path: str | Path, sets: Sequence[str] = (), root: Path | None = None) -
 
 def loaded(found: Draft, made: Recipe) -> Loaded:
     """A draft without faults as a recipe that can be trusted; `made` is its spec."""
-    return Loaded(made, found.path, found.root, found.values, found.marks, found.variant, found.scaled)
+    return Loaded(
+        made, found.path, found.root, found.values, found.marks, found.variant, found.scaled, found.scaled is not None
+    )
 
 
 def dump(loaded: Loaded) -> str:

@@ -30,6 +30,17 @@ from runner.recipe.trainer_args import OWNED, RENAMED, UNDER, argument_types, ex
 from runner.recipe.wording import hint_for, shown
 from runner.yaml_marks import Path as ValuePath
 
+SHIPPED = {
+    "test_radicals.py": "radicals",
+    "test_novel_rules.py": "novel_rules",
+    "test_repetition.py": "repetition",
+    "test_repetition_penalised.py": "repetition",
+    "test_forgetting.py": "forgetting",
+    "test_forgetting_texts.py": "forgetting",
+    "test_watched.py": "watched",
+}
+"""Probe files that `recipe new --suites` writes, with the suite that it takes; `starter.SUITES` has the rest."""
+
 RESERVED = ("data", "events", "exports", "lock", "nodes", "slurm", "superseded", "tokenizer", "trackers")
 """Names of a run's own files and folders; a stage's folder would stand in their place."""
 
@@ -251,11 +262,13 @@ class _Checks:
         found = self.root / file
         if not found.is_file():
             what = "is a folder" if found.is_dir() else "does not exist"
+            suite = SHIPPED.get(Path(file).name)
+            shipped = f"recipe new --suites {suite} writes {Path(file).name} and its data" if suite else None
             self._report(
                 f"probe file {file} {what}",
                 self._value(*path),
                 "a pytest file, from the project root",
-                near_file(found, file),
+                shipped or near_file(found, file),
             )
             return
         source = found.read_text("utf-8", "replace")

@@ -104,7 +104,7 @@ OWNED: Mapping[str, str] = {
     "report_to": "report_to, at the top of the recipe",
     "resume_from_checkpoint": "nothing: the same command resumes",
     "save_only_model": "nothing: a checkpoint holds what loading it needs",
-    "save_total_limit": "nothing yet: checkpoints are all kept",
+    "save_total_limit": "nothing: checkpoints are all kept",
     "sync_ref_model": "nothing: the reference is the checkpoint the stage starts from",
     "train_sampling_strategy": "nothing: the rows of every epoch are shuffled with the seed",
 }

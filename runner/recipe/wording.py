@@ -129,8 +129,9 @@ def unknown_key(path: Path, name: str, layered: Layered) -> Problem:
     given = _at(layered.values, path)
     if hint := _moved(path, name, given):
         return Problem(message, where, None, hint)
-    if hint := did_you_mean(name, [key for key in keys if key not in given] or keys):
-        return Problem(message, where, None, hint)
+    if near := nearest(name, keys):
+        already = " It stands there already" if near in given else ""
+        return Problem(message, where, None, f"did you mean {near}?{already}")
     for place, other in _BELONGS:
         if name in keys_of(other) and other is not model:
             return Problem(message, where, None, f"`{name}` stands {place}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from runner.ending import Result, result_of
 from runner.errors import UserError
 from runner.events import Follower, Logged, Started
 from runner.folder import RunRecord
+from runner.forgetting import Forgetting
 from runner.gate import Decision
+from runner.jobs import Job
+from runner.recipe import Loaded
 from runner.standings import Checkpoint, Standings, open_run
 from runner.verdicts import VerdictFile
 
@@ -56,6 +61,8 @@ class Stage:
     points: Sequence[Point]
     started: Started | None
     """What it was last trained with."""
+    job: Job | None
+    """None where it has not begun."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,9 @@ class Run:
     """A run, as far as it has come."""
 
     name: str
-    """`zhdict_dpo`, of a variant `zhdict_forgetting/replay`."""
+    """`zhdict_dpo`, of a variant `zhdict_forgetting/replay`; its folder besides where another has the same name."""
+    short: str
+    """What tells it apart from those beside it: of the variants of one recipe, `replay`; otherwise its name."""
     folder: Path
     record: RunRecord
     recipe: spec.Recipe
@@ -72,6 +81,10 @@ class Run:
     checkpoints: Sequence[At]
     result: Result | None
     """None where no checkpoint is there yet that could be it."""
+    baseline: str
+    """The checkpoint that the recipe compares its result with, `qa@96`; empty where it names none, or none is there."""
+    forgetting: Forgetting | None
+    """What the stages up to the result have kept; None where no suite was asked at the end of two."""
     unfinished: str
     """Why there is no result; empty where there is one."""
     rows: Mapping[str, Mapping[str, Any]]
@@ -99,8 +112,39 @@ def runs_at(folder: Path) -> list[Path]:
             f"{folder} is not the folder of a run: it has no {RUN}",
             expected="a folder that recipe run wrote, results/NAME",
         )
-    order = list(open_run(found[0]).loaded.spec.matrix)
+    order = _variants(folder / "matrix.json")
     return sorted(found, key=lambda path: (order.index(path.name) if path.name in order else len(order), path.name))
+
+
+def _variants(path: Path) -> list[str]:
+    """Those of a table of variants, in the order of the recipe; none where there is no table yet."""
+    if not path.is_file():
+        return []
+    try:
+        return [row["variant"] for row in json.loads(path.read_text(encoding="utf-8"))["variants"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}: {error})", hint="remove it: recipe run writes it again"
+        ) from error
+
+
+def gather_all(folders: Sequence[Path]) -> list[Run]:
+    """Read the runs of these folders, those of variants too, each once; their names tell them apart.
+
+    Raises:
+        UserError: a folder is not one of a run, or a file of it is damaged.
+    """
+    found = {path.resolve(): path for folder in folders for path in runs_at(folder)}
+    runs = [gather(path) for path in found.values()]
+    names = Counter(run.name for run in runs)
+    if len(runs) == len(names) and len({run.record.recipe for run in runs}) == 1:
+        return [replace(run, short=run.record.variant or run.name) for run in runs]
+    above = os.path.commonpath(found)
+    told = [
+        f"{run.name} ({path.relative_to(above)})" if names[run.name] > 1 else run.name
+        for path, run in zip(found, runs, strict=True)
+    ]
+    return [replace(run, name=name, short=name) for run, name in zip(runs, told, strict=True)]
 
 
 def gather(folder: Path) -> Run:
@@ -113,16 +157,18 @@ def gather(folder: Path) -> Run:
     record, resolved, standings = opened.record, opened.loaded.spec, opened.standings
     stages, begins = [], 0
     for name, stage in resolved.stages.items():
-        stages.append(_stage(folder, name, stage.kind, begins))
         job = standings.job(name)
+        stages.append(_stage(folder, name, stage.kind, begins, job))
         last = max((point.logged.step for point in stages[-1].points), default=0)
         begins += max(job.total_steps if job else 0, last)
     losses = standings.losses()
     places = {stage.name: stage.begins for stage in stages}
     found = [_at(one, places[one.stage], losses.get(one.label), standings) for one in standings.all_checkpoints()]
-    result, why = _result(resolved, standings)
+    result, why = _result(opened.loaded, standings)
+    name = "/".join(part for part in (record.recipe, record.variant) if part)
     return Run(
-        name="/".join(part for part in (record.recipe, record.variant) if part),
+        name=name,
+        short=name,
         folder=folder,
         record=record,
         recipe=resolved,
@@ -130,12 +176,14 @@ def gather(folder: Path) -> Run:
         stages=stages,
         checkpoints=found,
         result=result,
+        baseline=_baseline(resolved, standings),
+        forgetting=standings.forgetting(result.checkpoint) if result else None,
         unfinished=why,
         rows=_rows(folder),
     )
 
 
-def _stage(folder: Path, name: str, kind: str, begins: int) -> Stage:
+def _stage(folder: Path, name: str, kind: str, begins: int, job: Job | None) -> Stage:
     """Its recorded losses; what was recorded beyond a step that it was resumed or begun again from is left out."""
     points: dict[int, Point] = {}
     started = None
@@ -146,7 +194,7 @@ def _stage(folder: Path, name: str, kind: str, begins: int) -> Stage:
             points = {step: point for step, point in points.items() if step <= event.step}
         elif isinstance(event, Logged):
             points[event.step] = Point(begins + event.step, event)
-    return Stage(name, kind, begins, [points[step] for step in sorted(points)], started)
+    return Stage(name, kind, begins, [points[step] for step in sorted(points)], started, job)
 
 
 def _at(one: Checkpoint, begins: int, loss: float | None, standings: Standings) -> At:
@@ -154,11 +202,21 @@ def _at(one: Checkpoint, begins: int, loss: float | None, standings: Standings) 
     return At(one.label, one.stage, one.step, begins + one.step, loss, decisions, standings.verdicts(one))
 
 
-def _result(resolved: spec.Recipe, standings: Standings) -> tuple[Result | None, str]:
+def _result(loaded: Loaded, standings: Standings) -> tuple[Result | None, str]:
     try:
-        return result_of(resolved, standings), ""
+        return result_of(loaded, standings), ""
     except UserError as error:  # a run that has not come so far is shown as far as it came
         return None, error.problems[0].message
+
+
+def _baseline(resolved: spec.Recipe, standings: Standings) -> str:
+    if resolved.result is None or resolved.result.baseline is None:
+        return ""
+    try:
+        found = standings.resolve(resolved.result.baseline)
+    except UserError:  # not trained yet, or of another run, which is no row of the matrix
+        return ""
+    return found.label
 
 
 def _rows(folder: Path) -> Mapping[str, Mapping[str, Any]]:

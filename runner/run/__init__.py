@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from runner import launch, locked, recipe, spec
-from runner.folder import Superseded, check_owner, writing
+from runner.folder import Superseded, check_inside, check_owner, writing
 from runner.hosting import Hosting
 from runner.joining import join
 from runner.nodes import ALONE, Node
@@ -47,7 +47,8 @@ def run(loaded: Loaded, out: Path, screen: Screen, *, only_as_locked: bool = Fal
             check_locked(prepared)
 
     if node.count == 1:
-        check()  # else once the other nodes hear of it: they would wait for one that has left
+        with screen.waiting():
+            check()  # else once the other nodes hear of it: they would wait for one that has left
     with hosting_of([loaded], out / "events" / "host.log", node) as hosting:
         later = check if node.count > 1 else None
         return run_prepared(prepared, screen, hosting, out, digest_of([loaded]), later)
@@ -119,6 +120,7 @@ def hosting_of(recipes: Sequence[Loaded], log: Path, node: Node = ALONE) -> Host
 
 def join_run(recipes: Sequence[Loaded], out: Path, node: Node, tell: Callable[[str], None]) -> int:
     """The same command on a node that does not lead: see `joining.join`."""
+    check_inside(out)
     log = out / "nodes" / f"host-{node.rank}.log"
     return join(out, node, hosting_of(recipes, log, node), digest_of(recipes), tell)
 

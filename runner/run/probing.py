@@ -16,10 +16,11 @@ from runner.events import GateJudged, Journal
 from runner.hosting import Hosting
 from runner.interruption import Interruption
 from runner.preparation import Prepared, visible_gpus
-from runner.prober import Asking, Prober
+from runner.prober import Asking, Prober, ProberDied
 from runner.progress import Screen
 from runner.standings import Checkpoint, Standings
 from runner.tables import CheckpointRow
+from runner.underway import Relay
 
 _LOOK_EVERY_S = 0.05
 
@@ -53,6 +54,7 @@ class Probing:
         self._environment = launch.prober_environment(prepared.recipe.launch, visible_gpus())
         self._queue: deque[Checkpoint] = deque()
         self._asking: Asking | None = None
+        self._relay: Relay | None = None
         self._failure: UserError | TrainingFailed | None = None
         self.losses = standings.losses()
         """The training loss recorded last at each step, by label: shown beside the verdicts."""
@@ -93,8 +95,11 @@ class Probing:
     def advance(self) -> bool:
         """Take the verdicts of a prober that has ended, and start the next one; whether there were new verdicts."""
         judged = False
+        if self._relay is not None:
+            self._relay.look()
         if self._asking is not None and self._asking.child.exit_code is not None:
-            asking, self._asking = self._asking, None
+            asking = self._asking
+            self._let_go()
             judged = self._finish(asking)
         while self._asking is None and self._queue and not self._failure:
             self._begin(self._queue.popleft())
@@ -103,9 +108,10 @@ class Probing:
     def _begin(self, checkpoint: Checkpoint) -> None:
         if self._is_beyond_the_end(checkpoint):
             return
-        due = self._prober.due(checkpoint) if self.how != "elsewhere" else ()
+        due = self._prober.askable(checkpoint) if self.how != "elsewhere" else ()
         if due:
             self._asking = self._prober.start(self._host(), checkpoint, due, self._environment)
+            self._relay = self._asking.child.relay(checkpoint.label)
         else:
             self._judge(checkpoint, again=True)
 
@@ -117,14 +123,21 @@ class Probing:
         return checkpoint.step > self._standings.checkpoints(checkpoint.stage)[end.place].step
 
     def _finish(self, asking: Asking) -> bool:
+        checkpoint = asking.checkpoint
         try:
             probed = self._prober.finish(asking)
+            self.generating_s += probed.generation_s
+            self._journal.write(probed)
+        except ProberDied:
+            pass  # kept until the suites that it did not die of have their verdicts
         except (UserError, TrainingFailed) as failure:
             self._failure = failure
             return False
-        self.generating_s += probed.generation_s
-        self._journal.write(probed)
-        self._judge(asking.checkpoint, again=False)
+        if self._prober.askable(checkpoint):
+            self._queue.appendleft(checkpoint)
+            return False
+        self._judge(checkpoint, again=False)
+        self._failure = self._prober.failure(checkpoint)
         return True
 
     def _judge(self, checkpoint: Checkpoint, *, again: bool) -> None:
@@ -141,7 +154,13 @@ class Probing:
         self._queue.clear()
         if self._asking is not None:
             self._host().signal(self._asking.child, signal.SIGKILL)
-            self._asking = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing is being asked any more."""
+        if self._relay is not None:
+            self._relay.close()
+        self._asking = self._relay = None
 
     def _host(self) -> Host:
         return self._hosting.start(launch.PROBER)

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
-from runner import checkpoints, jobs, launch, plan, recipe, sharing, spec
+from runner import checkpoints, diverging, jobs, launch, plan, recipe, sharing, spec
 from runner.atomic import publish_text
 from runner.ending import ending
 from runner.errors import EXIT_GATE_FAILED
-from runner.events import Event, Finished, Journal, Logged, Published, StageState, Started
+from runner.events import Event, Finished, Journal, Logged, NotFinite, Published, StageState, Started
 from runner.folder import Superseded, write_run
 from runner.hosting import Hosting
 from runner.interruption import Interruption
@@ -59,7 +59,7 @@ class Session:
         self._journal = Journal(self._out / "events" / "run.jsonl")
         stack.callback(self._journal.close)
         self._standings = Standings(self._recipe, self._out)
-        self._interruption = Interruption(stack, "the last saved state is kept")
+        self._interruption = Interruption(stack, "the last saved state is kept", screen.leaving)
         self._training = Training(prepared, hosting, self._interruption)
         self._training_s = 0.0
         self._shared: set[str] = set()
@@ -68,7 +68,8 @@ class Session:
 
     def run(self) -> int:
         """Every stage, then the result."""
-        looks = self._begin()
+        with self._interruption.leaving_at_once("interrupted before anything trained: the same command begins again"):
+            looks = self._begin()
         head = f"# The resolved recipe of this run, as recipe run wrote it. format_version: {spec.FORMAT_VERSION}\n"
         publish_text(self._out / "recipe.yaml", head + recipe.dump(self._prepared.loaded))
         write_run(self._out, run_record(self._prepared, looks))
@@ -228,6 +229,8 @@ class Session:
             self._screen.logged(event)
         elif isinstance(event, Finished):
             self._training_s += event.training_s
+        elif isinstance(event, NotFinite) and event.left_out:
+            self._tell_stage(event.stage, "goes back", diverging.rolled_back(event))
         elif isinstance(event, Published) and not self._interruption.asked_for:
             self._on_published(event)
 

@@ -13,6 +13,16 @@ DEEPSPEED = ("zero1", "zero2", "zero3", "offload")
 """Names of the DeepSpeed configurations that are written from the recipe; anything else is a file."""
 
 
+SLURM_TIME_PATTERN = r"^(\d+(:\d{1,2}){0,2}|\d+-\d{1,2}(:\d{1,2}){0,2}|infinite|UNLIMITED)$"
+"""What sbatch takes for --time (its man page): minutes, minutes:seconds, hours:minutes:seconds, days-hours,
+days-hours:minutes, days-hours:minutes:seconds."""
+
+
+def _as_written(value: object) -> object:
+    """A number of minutes is a number to YAML."""
+    return str(value) if type(value) is int else value
+
+
 class Slurm(Block):
     """What `recipe run FILE --slurm` asks of the cluster."""
 
@@ -20,8 +30,8 @@ class Slurm(Block):
     """The partition; default: the cluster's."""
     account: str | None = None
     """Who is charged."""
-    time: str | None = None
-    """The longest it may take, as Slurm writes it: `12:00:00`, `2-00:00:00`."""
+    time: Annotated[str, BeforeValidator(_as_written), Field(pattern=SLURM_TIME_PATTERN)] | None = None
+    """The longest it may take, as sbatch reads it: `12:00:00` (hours), `2-00:00:00` (days), `90` (minutes)."""
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     """GPUs of each node; 0 for processes on CPUs. Default: `processes`, where it is a number."""
     cpus_per_task: Annotated[int, Field(ge=1)] | None = None

@@ -112,6 +112,11 @@ class Suite(Block):
     """Replaces the gate in the probe file."""
     decoding: DecodingChange | None = None
     """Changes single keys of the probes' own decoding, so that one file can be asked in two ways by two suites."""
+    timeout_s: Annotated[float, Field(gt=0)] = 14_400.0
+    """Seconds that its tests may take at a checkpoint; loading, generating and the tests of all suites that are due
+    there may take the sum of theirs. What takes longer is taken for hung: it is ended, the other suites keep their
+    verdicts, and the run ends with exit code 3. Default: four hours, far more than a suite takes that is asked at every
+    checkpoint."""
     leaks: Literal["fail", "warn", "expected"] = "warn"
     """What a case means whose question stands in the rows that the checkpoint was trained on: nothing trains, or its
     verdict is an error (`fail`); it is said (`warn`); it is meant, as in a suite of trained questions (`expected`)."""

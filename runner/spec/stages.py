@@ -58,6 +58,10 @@ class Stage(Block):
     """Every dropout that the model's configuration knows, while this stage trains. Default: as it stands there."""
     stop_when: StopWhen | None = None
     """End the stage early, by its probes."""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """What a loss or a gradient that is not finite does: end the run, or go back to the stage's last checkpoint (or its
+    start) and go on without that batch; a second time from there without the last 10, a third without the last 100,
+    then the run ends too. Default: such a batch, or such a learning rate, should be known."""
     save_strategy: Literal["steps", "epoch", "no"] = "steps"
     """When checkpoints are published (and probed). The stage's last step always is."""
     save_steps: EveryOrSteps = 500

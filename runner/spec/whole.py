@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from runner.spec.blocks import Block, Name, one_or_many
 from runner.spec.data import Data
 from runner.spec.launching import Launch
+from runner.spec.methods import Lora
 from runner.spec.models import Model
 from runner.spec.probes import Result, Suite
 from runner.spec.refs import parse_ref
@@ -86,6 +87,20 @@ class Recipe(Block):
             place = block.from_ or self.model.path
             above = place is not None and is_adapter(place)
         return block.adapter or ("continue" if block.lora else "merge") if above else None
+
+    def trained_adapter(self, stage: str, is_adapter: Callable[[str], bool]) -> Lora | None:
+        """The adapter that a stage trains: its own, or that of the stage which it goes on with.
+
+        Args:
+            stage: its name.
+            is_adapter: of a folder or hub id that the recipe names, whether an adapter lies there.
+        """
+        for above in self.lineage(stage):
+            if (own := self.stages[above].lora) is not None:
+                return own
+            if self.handover(above, is_adapter) != "continue":
+                return None
+        return None
 
     def asked_at(self, stage: str) -> tuple[str, ...]:
         """The suites that are asked at the checkpoints of a stage."""

@@ -129,7 +129,7 @@ def _write_recipe(texts: Mapping[Path, str], suites: tuple[str, ...], folder: Pa
 
 def _write(texts: Mapping[Path, str], otherwise: str) -> tuple[Path, ...]:
     for path in texts:
-        if path.exists():
+        if os.path.lexists(path):  # a link that leads nowhere, too: it would be written through
             raise UserError(f"{path} is there already", hint=otherwise)
         if in_the_way := next((folder for folder in path.parents if folder.is_file()), None):
             raise UserError(f"{in_the_way} is a file, and {path} needs a folder there", hint=otherwise)

@@ -292,7 +292,14 @@ def test_predicts(reply, record):
 
 
 def quoted(text: str) -> str:
-    """A text in a recipe, in double quotes; what looks like a template stays as it is written."""
+    """A text in a recipe, in double quotes; what looks like a template stays as it is written, and what YAML holds no
+    raw letter for is spelled out."""
     if any(mark in text for mark in ("{{", "{%", "{#")):
-        text = "{% raw %}" + text + "{% endraw %}"
-    return json.dumps(text, ensure_ascii=False)
+        text = "{{ " + _spelled(text) + " }}" if "endraw" in text else "{% raw %}" + text + "{% endraw %}"
+    return _spelled(text)
+
+
+def _spelled(text: str) -> str:
+    """As JSON, which is YAML, and Jinja where nothing lies beyond U+FFFF: others than printable letters as numbers."""
+    made = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in made)

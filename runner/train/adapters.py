@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from runner import spec
+from runner import loadable, spec
 from runner.errors import BadCheckpoint, BadRecipe, first_line, nearest
 from runner.train.penalties import Share
 
@@ -63,6 +63,7 @@ def continued(network: PreTrainedModel, lora: spec.Lora | None, adapter: Path, b
         BadRecipe: the recipe gives it another shape than it has.
         BadCheckpoint: it cannot be loaded.
     """
+    loadable.check_readable(adapter)
     config: Any = PeftConfig.from_pretrained(str(adapter))
     if lora is not None:
         _check_same(network, lora, config, adapter)

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from runner import spec
 from runner.data.epochs import Epochs
 from runner.train import penalties, processes, zero
 from runner.train.arguments import Setup, checked, trainer_arguments
 from runner.train.batches import IGNORED, Collate, Pack, micro_batches
+from runner.train.finite import FiniteTrainer
 from runner.train.penalties import Penalty, Share, model_inputs, weight_of
 from runner.train.rows import Dealt, EpochRows, StepLoader, loader
 
@@ -35,7 +36,7 @@ def weighted_loss(
     return (nll if weights is None else nll * weights[:, 1:].flatten()).sum() / total
 
 
-class CausalTrainer(Trainer):
+class CausalTrainer(FiniteTrainer):
     """transformers' Trainer, with a weight for prompt tokens where the recipe gives one, and terms added to the loss.
 
     Where several processes train, gradients are averaged over them: the loss of each is its part of the step's times
@@ -78,7 +79,7 @@ class CausalTrainer(Trainer):
         micro = micro_batches(batches)
         items = processes.total(torch.as_tensor(sum(weight_of(batch) for batch in micro)))
         self._micro_batch, self._micro_batches = 0, len(micro)
-        self._unrecorded_steps += 1
+        self._unrecorded_steps += not self.leaves_out
         # a batch of rows that were all cut before their completion teaches nothing, and must not divide by zero
         return batches, items.to(self.args.device).clamp(min=1)
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from runner import spec
 from runner.data.candidates import Candidates, wrong_tokens
 from runner.data.epochs import epoch_order
 from runner.train import processes
 from runner.train.arguments import Setup, checked, trainer_arguments
+from runner.train.finite import FiniteTrainer
 from runner.train.packing import NOTHING
 from runner.train.rows import Dealt, StepLoader, loader
 
@@ -131,7 +132,7 @@ def parts(stage: spec.Contrast, logits: torch.Tensor, batch: Mapping[str, Any]) 
     )
 
 
-class ContrastTrainer(Trainer):
+class ContrastTrainer(FiniteTrainer):
     """transformers' Trainer with the loss of `spec.Contrast`: the mean over the prompts of the global batch.
 
     Where several processes train, gradients are averaged over them: the loss of each is its part of the step's times
@@ -166,7 +167,7 @@ class ContrastTrainer(Trainer):
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
         """The micro-batches of a step, and how many prompts all processes have of it, by which the loss is divided."""
         batches, _ = super().get_batch_samples(*args, **kwargs)
-        self._unrecorded_steps += 1
+        self._unrecorded_steps += not self.leaves_out
         return batches, sum(processes.told(sum(batch["prompts"] for batch in batches)))
 
     def compute_loss(

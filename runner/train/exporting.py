@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoConfig
 
-from runner import loadable, model
+from runner import checkpoints, loadable, model
 from runner.errors import UserError
 
 
@@ -27,13 +27,14 @@ def main(arguments: Sequence[str]) -> int:
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         base = model.base_of(adapter)
-        merged = model.load(adapter, "sdpa", "float32")
+        with checkpoints.checking(adapter):
+            merged = model.load(adapter, "sdpa", "float32")
         has_own = any((adapter / name).is_file() for name in loadable.TOKENIZERS)
         tokenizer = model.load_tokenizer(str(adapter if has_own else base))
     except UserError as error:
         print(error.screen(), file=sys.stderr)
         return error.exit_code
-    dtype = getattr(AutoConfig.from_pretrained(base), "dtype", None) or torch.float32
+    dtype = getattr(AutoConfig.from_pretrained(base, trust_remote_code=False), "dtype", None) or torch.float32
     merged.to(getattr(torch, str(dtype).removeprefix("torch."))).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return 0

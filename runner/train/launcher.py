@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,12 @@ from torch.distributed.elastic.multiprocessing import LogsDest, LogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from runner import underway
+from runner.diverging import EXIT_AGAIN
 from runner.errors import EXIT_INTERRUPTED, EXIT_TRAINING_FAILED, EXIT_USER_ERROR
 from runner.nodes import interface_of
 from runner.orphans import die_with_parent
+from runner.refused import in_short, tell
 from runner.train import worker
 
 _LEAVE: list[mmap.mmap] = []
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str]) -> int:
 
     Returns:
         0 when all have taken the last step, 130 when a signal ended them and state is saved, 2 when one met an error of
-        the user, 3 when one died; which one, and the end of its log, is then printed.
+        the user, 3 when one died; which one, and the end of its log, is then printed. Where a loss was no number, what
+        the trainers say: 3, or `diverging.EXIT_AGAIN`.
     """
     run, stage, processes, nodes, rank, rendezvous, name = arguments
     if not rendezvous:  # nobody else has to find it
@@ -151,7 +154,8 @@ class _Watch:
         pid, code = self._first
         rank = self._ranks().get(pid)
         log = self._group.log(rank) if rank is not None else None
-        printed = log.read_text(encoding="utf-8", errors="replace") if log is not None and log.exists() else ""
+        there = log is not None and log.exists()
+        printed = in_short(log.read_text(encoding="utf-8", errors="replace")) if log is not None and there else ""
         if code in (EXIT_USER_ERROR, EXIT_INTERRUPTED):
             print(printed, end="", file=sys.stderr)
             return code
@@ -215,6 +219,7 @@ def _trainer(run: str, stage: str, births: int) -> int:
     rank = int(os.environ["RANK"])
     os.write(births, f"{os.getpid()}:{rank} ".encode())
     if rank > 0:
+        underway.tell(None)  # the first one tells for all
         log = Path(run) / "events" / f"train-{stage}.rank-{rank}.log"
         out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(out, 1)
@@ -225,10 +230,10 @@ def _trainer(run: str, stage: str, births: int) -> int:
         torch.set_num_threads(threads)
     try:
         code = worker.main([run, stage])
-    except Exception:  # noqa: BLE001 - the boundary of a process: torch would put it where nobody looks
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - the boundary of a process: torch would put it where nobody looks
+        tell(error)
         code = 1
-    if code not in (0, EXIT_INTERRUPTED):
+    if code not in (0, EXIT_INTERRUPTED, EXIT_AGAIN, EXIT_TRAINING_FAILED):  # which all have agreed on
         sys.exit(code)  # the others may wait for this one, and are ended
     return code
 

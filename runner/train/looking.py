@@ -104,7 +104,8 @@ def _stage(skeleton: PreTrainedModel, loaded: Loaded, name: str) -> dict[str, An
     """The numbers of a stage's network, and what of them there is for each token of the vocabulary."""
     whole: dict[str, torch.Tensor] = dict(skeleton.named_parameters())  # tied ones once
     rows = {id(weight) for weight in _by_token(skeleton)}
-    lora, base = _lora(loaded, name), sum(weight.numel() for weight in whole.values())
+    lora = loaded.spec.trained_adapter(name, lambda place: loadable.is_adapter(loaded.root / place))
+    base = sum(weight.numel() for weight in whole.values())
     if lora is None:
         for weight in whole.values():
             weight.requires_grad_(True)
@@ -129,18 +130,6 @@ def _by_token(skeleton: PreTrainedModel) -> list[torch.Tensor]:
     first: Any = skeleton.get_input_embeddings()
     found = [first.weight, getattr(last, "weight", None), getattr(last, "bias", None)]
     return [weight for weight in found if weight is not None]
-
-
-def _lora(loaded: Loaded, name: str) -> spec.Lora | None:
-    """The adapter that a stage trains: its own, or that of the stage which it goes on with."""
-    whole = loaded.spec
-    for above in whole.lineage(name):
-        block = whole.stages[above]
-        if block.lora is not None:
-            return block.lora
-        if whole.handover(above, lambda place: loadable.is_adapter(loaded.root / place)) != "continue":
-            return None
-    return None
 
 
 def _adapter(skeleton: PreTrainedModel, lora: spec.Lora) -> int:

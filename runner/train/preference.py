@@ -19,6 +19,7 @@ from runner.data.tokens import PairTokens
 from runner.train import processes
 from runner.train.arguments import Setup, checked, trainer_arguments
 from runner.train.batches import PACKED, micro_batches
+from runner.train.finite import FiniteTrainer
 from runner.train.rows import Dealt, StepLoader, loader
 
 _COUNTED = "counted"
@@ -79,7 +80,7 @@ class DealtEvenly(Dealt):
         return parts
 
 
-class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+class PreferenceTrainer(FiniteTrainer, DPOTrainer):  # type: ignore[misc]
     """TRL's DPOTrainer, given token ids instead of texts, and told the order of the pairs.
 
     A pair counts as much in a micro-batch that is smaller than the others, the last of an epoch, as in any other.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -15,14 +17,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from runner import checkpoints, jobs
-from runner.atomic import publish_text
+from runner import checkpoints, jobs, saving
+from runner.atomic import publish_text, settle
 from runner.events import Event, Finished, Journal, Logged, Published, Started
 from runner.jobs import Job
 from runner.train import processes, stopping, zero
 from runner.train.background import Background
 
-_COMPLETE = "complete.json"
 _LOGGED = {"loss", "learning_rate", "grad_norm", "epoch"}
 """What has a field of its own in `Logged`."""
 _LOOK_EVERY_S = 0.01
@@ -151,6 +152,7 @@ class Publishing(TrainerCallback):
                 self._tokens,
                 round(pace, 1),
                 {name: value for name, value in numbers.items() if name not in _LOGGED},
+                _most_memory(args.device),
             )
         )
 
@@ -205,7 +207,7 @@ class Publishing(TrainerCallback):
                 self._publish(saved, step, epoch, tokens)
                 self._tell(Published(self._job.stage, step, epoch, training_s, self._waits_at(step)))
             # only now: a trainer that is killed in between takes these steps again, and so publishes what it had not
-            _mark_complete(saved)
+            _mark_complete(saved, self._folder / f"ckpt-{step}")
 
         return keep
 
@@ -248,6 +250,14 @@ class Publishing(TrainerCallback):
             time.sleep(_LOOK_EVERY_S)
 
 
+def _most_memory(device: torch.device) -> int:
+    """Bytes that this process had at most: of the device it trains on; where that is a CPU, of the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
 def _write_settings(config: Path, settings: Mapping[str, float]) -> None:
     """Put settings back that only training had; an adapter has no configuration of its own."""
     if not settings or not config.is_file():
@@ -258,9 +268,10 @@ def _write_settings(config: Path, settings: Mapping[str, float]) -> None:
     publish_text(config, json.dumps(row, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def _mark_complete(saved: Path) -> None:
+def _mark_complete(saved: Path, published: Path) -> None:
     """Say that a state folder is whole, then drop the older ones: in this order, so that one always exists."""
-    publish_text(saved / _COMPLETE, json.dumps({"format_version": 1}))
+    settle(path for path in saved.rglob("*") if path.is_file())
+    saving.mark(saved, published)
     for other in saved.parent.glob("checkpoint-*"):
         if other != saved:
             shutil.rmtree(other)
@@ -270,7 +281,7 @@ def newest_state(stage_folder: Path) -> Path | None:
     """The whole state folder to resume from, or None. Half-written ones are deleted."""
     whole: list[tuple[int, Path]] = []
     for saved in (stage_folder / "state").glob("checkpoint-*"):
-        if (saved / _COMPLETE).exists():
+        if saving.is_whole(saved):
             whole.append((int(saved.name.split("-")[1]), saved))
         else:
             shutil.rmtree(saved)

@@ -156,14 +156,14 @@ def published_settings(start: Start) -> dict[str, float]:
     if start.place is None:
         assert first.config is not None
         return dict(model.dropouts(_config(start.loaded)))
-    return dict(model.dropouts(AutoConfig.from_pretrained(_weights_at(start.place))))
+    return dict(model.dropouts(AutoConfig.from_pretrained(_weights_at(start.place), trust_remote_code=False)))
 
 
 def model_type(start: Start) -> str:
     """What transformers calls the kind of model that a stage trains."""
     if start.place is None:
         return str((start.loaded.spec.model.config or {}).get("model_type", ""))
-    return str(AutoConfig.from_pretrained(_weights_at(start.place)).model_type)
+    return str(AutoConfig.from_pretrained(_weights_at(start.place), trust_remote_code=False).model_type)
 
 
 def first_type(loaded: Loaded) -> str:
@@ -353,5 +353,7 @@ def _config(loaded: Loaded) -> PreTrainedConfig:
     if first.config is not None:
         own = {key: value for key, value in first.config.items() if key != "model_type"}
         return AutoConfig.for_model(first.config["model_type"], **own)
-    found: PreTrainedConfig = AutoConfig.from_pretrained(_weights_at(folder_or_hub_id(first.path or "", loaded.root)))
+    found: PreTrainedConfig = AutoConfig.from_pretrained(
+        _weights_at(folder_or_hub_id(first.path or "", loaded.root)), trust_remote_code=False
+    )
     return found

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from runner import checkpoints, loadable, verdicts
-from runner.errors import BadCheckpoint, FolderTaken, Interrupted, TrainingFailed, UserError
-from runner.folder import writing
+from runner.console import Note, waiting
+from runner.errors import BadCheckpoint, FolderTaken, Interrupted, TrainingFailed, UserError, printable
+from runner.folder import check_inside, writing
 from runner.interruption import Interruption
 from runner.probing import targets
 from runner.watching import holding
@@ -25,7 +26,7 @@ from runner.watching.arrivals import FINAL, Arrival, Arrivals, Signature, is_gon
 from runner.watching.ledger import Asked, Ledger, files_key, probes_key, weights_sha256
 from runner.watching.options import Options, check
 from runner.watching.prober import ForeignProber, ProberDied, Stopped
-from runner.watching.run_folder import watch_run
+from runner.watching.run_folder import LEAVING, watch_run
 from runner.watching.sweep import Sweep
 
 _LOOK_EVERY_S = 0.5
@@ -46,13 +47,13 @@ def watch(options: Options, console: Console) -> int:
     if not options.probes:
         return watch_run(options, console)
     with ExitStack() as stack:
-        return _Watch(options, console, stack).run()
+        return _Watch(options, console, stack, stack.enter_context(waiting(console))).run()
 
 
 class _Watch:
     """One invocation."""
 
-    def __init__(self, options: Options, console: Console, stack: ExitStack) -> None:
+    def __init__(self, options: Options, console: Console, stack: ExitStack, note: Note) -> None:
         self._options, self._console, self._stack = options, console, stack
         self._folder, self._files = options.folder, [Path(given.partition("::")[0]) for given in options.probes]
         self._arrivals = Arrivals(options.folder, options.settle_s, options.given_up_s)
@@ -62,8 +63,8 @@ class _Watch:
         self._passed_over: dict[str, Signature] = {}
         """What is not asked: a prober died of it, or its weights are those of another checkpoint."""
         self._queued: set[str] = set()
-        self._interruption = Interruption(stack, "verdicts that were reached are kept")
-        self._prober = ForeignProber(options.probes, options.suites, stack, lambda: self._interruption.asked_for)
+        self._interruption = Interruption(stack, "verdicts that were reached are kept", lambda: note.say(LEAVING))
+        self._prober = ForeignProber(options, stack, lambda: self._interruption.asked_for)
         self._baseline = self._find_baseline()
 
     def _find_baseline(self) -> targets.Target | None:
@@ -130,10 +131,18 @@ class _Watch:
     def _begin(self) -> None:
         """Take the folder, with what an earlier watch left in it."""
         probes = self._folder / "probes"
+        if probes.is_symlink():
+            raise FolderTaken(
+                f"{probes} is a link, and verdicts are to be written there",
+                hint=f"look whose folder {self._folder} is, and remove the link",
+            )
+        check_inside(probes)
         try:
             self._stack.enter_context(writing(probes))
         except FolderTaken as error:
             message = error.problems[0].message
+            if "is being written by" not in message:
+                raise
             raise FolderTaken(
                 message.replace(f"{probes} is being written by", f"{self._folder} is being watched by"),
                 hint="one watch per folder: wait for it, or stop it",
@@ -166,7 +175,7 @@ class _Watch:
             time.sleep(_NOTICE_SIGNAL_S)
 
     def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     # --- what is to be asked ---
 

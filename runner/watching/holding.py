@@ -27,7 +27,7 @@ def held(checkpoint: Path) -> Iterator[Path]:
         FileNotFoundError: the checkpoint, or a file of it, was deleted before all were held.
     """
     folder = checkpoint.with_name(PREFIX + checkpoint.name)
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folder)
     try:
         yield folder if _link(checkpoint, folder) else checkpoint
     finally:
@@ -49,4 +49,11 @@ def _link(checkpoint: Path, folder: Path) -> bool:
 def release_all(folder: Path) -> None:
     """Delete what a watch that was killed left behind in `folder`."""
     for left in folder.glob(f"{PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        _remove(left)
+
+
+def _remove(folder: Path) -> None:
+    """A link, which no watch makes, is removed, and not what it leads to."""
+    if folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -9,7 +9,11 @@ from pathlib import Path
 
 from runner import loadable
 from runner.errors import BadProbe, UserError, nearest
+from runner.spec.probes import Suite
 from runner.watching.arrivals import GIVEN_UP_S, SETTLE_S
+
+TIMEOUT_S: float = Suite.model_fields["timeout_s"].default
+"""As long as a recipe gives a suite of which it says nothing else."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Options:
     """End after what is there."""
     idle_s: float | None = None
     """End when no checkpoint came for so long."""
+    timeout_s: float | None = None
+    """How long a checkpoint may be asked, by all of `probes` together; where nothing is said, `TIMEOUT_S`."""
     settle_s: float = SETTLE_S
     given_up_s: float = GIVEN_UP_S
 
@@ -82,6 +88,7 @@ def _check_run(options: Options) -> None:
             f"{folder} is not the folder of a run",
             expected="--probes PATH: what is asked of the checkpoints of another trainer",
         )
-    for given, name in ((options.suites, "--suite"), (options.baseline, "--baseline")):
+    of_others = {"--suite": options.suites, "--baseline": options.baseline, "--timeout": options.timeout_s}
+    for name, given in of_others.items():
         if given:
             raise UserError(f"{name} belongs to --probes", hint="a run is asked the suites of its recipe")

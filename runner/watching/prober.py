@@ -15,6 +15,7 @@ from runner.children import Child, Host
 from runner.errors import BadProbe, UserError
 from runner.recipe import project_root
 from runner.verdicts import VerdictFile
+from runner.watching.options import TIMEOUT_S, Options
 
 _POLL_S = 0.05
 _PYTESTS_MARK = re.compile(r"^E {2,}")
@@ -37,20 +38,19 @@ class Stopped(Exception):
 class ForeignProber:
     """Forks probers from one host, which is started when it is first needed."""
 
-    def __init__(
-        self, probes: Sequence[str], suites: Sequence[str], stack: ExitStack, is_interrupted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, options: Options, stack: ExitStack, is_interrupted: Callable[[], bool]) -> None:
         """Nothing is started yet.
 
         Args:
-            probes: files and folders, as pytest takes them.
-            suites: only these, if any.
+            options: what is asked, and how long that may take.
             stack: ends the host.
             is_interrupted: asked while a prober runs; it is killed then.
         """
-        self._probes, self._suites, self._stack, self._is_interrupted = probes, suites, stack, is_interrupted
+        self._probes, self._suites = options.probes, options.suites
+        self._limit_s = options.timeout_s or TIMEOUT_S
+        self._stack, self._is_interrupted = stack, is_interrupted
         self._work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recipe-watch-")))
-        self._root = project_root(probes[0].partition("::")[0])
+        self._root = project_root(options.probes[0].partition("::")[0])
         self._host: Host | None = None
 
     def warm_up(self) -> Host:
@@ -94,11 +94,13 @@ class ForeignProber:
 
     def _finished(self, argv: Sequence[str], log: Path) -> Child:
         host = self.warm_up()
-        child = host.start("probe", argv, log)
-        while child.exit_code is None:
-            host.poll(_POLL_S)
-            if self._is_interrupted():
-                host.signal(child, signal.SIGKILL)
+        child = host.start("probe", argv, log, limit_s=self._limit_s)
+        with child.relay(log.stem) as relay:
+            while child.exit_code is None:
+                host.poll(_POLL_S)
+                relay.look()
+                if self._is_interrupted():
+                    host.signal(child, signal.SIGKILL)
         if self._is_interrupted():
             raise Stopped
         return child

@@ -15,20 +15,22 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from runner import checkpoints, jobs, launch, recipe, tables
-from runner.console import ending_screen
+from runner.children import Host
+from runner.console import Note, ending_screen, waiting
 from runner.ending import ending
-from runner.errors import EXIT_GATE_FAILED, BadCheckpoint, Interrupted, TrainingFailed, UserError
+from runner.errors import EXIT_GATE_FAILED, BadCheckpoint, Interrupted, TrainingFailed, UserError, printable
 from runner.events import GateJudged, Journal
-from runner.folder import Superseded, read_run
+from runner.folder import Superseded, check_inside, read_run
 from runner.gpus import visible_gpus
 from runner.hosting import Hosting
 from runner.interruption import Interruption
-from runner.prober import Asking, Prober, held
+from runner.prober import Asking, Prober, ProberDied, held
 from runner.recipe import Loaded
 from runner.standings import Checkpoint, Standings
 from runner.tables import CheckpointRow
 from runner.watching.options import Options
 
+LEAVING = "interrupted: what is being asked is left"
 _LOOK_EVERY_S = 0.5
 _NOTICE_SIGNAL_S = 0.05
 
@@ -44,19 +46,22 @@ def watch_run(options: Options, console: Console) -> int:
         Interrupted: by Ctrl-C; the same call goes on.
     """
     with ExitStack() as stack:
-        return _RunWatch(options, console, stack).run()
+        return _RunWatch(options, console, stack, stack.enter_context(waiting(console))).run()
 
 
 class _RunWatch:
     """One invocation."""
 
-    def __init__(self, options: Options, console: Console, stack: ExitStack) -> None:
+    def __init__(self, options: Options, console: Console, stack: ExitStack, note: Note) -> None:
         self._options, self._console, self._stack = options, console, stack
         self._run = options.folder.resolve()
-        self._interruption = Interruption(stack, "verdicts that were reached are kept")
+        self._interruption = Interruption(stack, "verdicts that were reached are kept", lambda: note.say(LEAVING))
         self._read_as: tuple[int, ...] = ()
         self._died: dict[str, str] = {}
         """How a prober ended that died, by the weights it was to ask."""
+        self._asked: set[tuple[str, str, str]] = set()
+        """Weights, suites and their versions that were asked. Verdicts of another version than was looked for are asked
+        again, but not for ever: a version that cannot be reached stays due."""
         self._began = time.monotonic()
         self._generating_s = 0.0
 
@@ -66,6 +71,7 @@ class _RunWatch:
         """Until the options or a signal say that it ends."""
         self._wait_for_the_run()
         if not self._interruption.asked_for:
+            check_inside(self._run)
             self._read()
             self._stack.enter_context(held(self._run))
             self._journal = Journal(self._run / "events" / "watch.jsonl")
@@ -141,7 +147,7 @@ class _RunWatch:
             time.sleep(_NOTICE_SIGNAL_S)
 
     def _say(self, line: str) -> None:
-        self._console.print(Text(line), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     # --- asking ---
 
@@ -150,28 +156,50 @@ class _RunWatch:
         # made anew each time: a probe file may have been edited
         prober = Prober(self._loaded.spec, self._loaded.root, self._run, self._standings, Superseded(self._run))
         for checkpoint in self._standings.all_checkpoints():
-            if (due := prober.due(checkpoint)) and _weights(checkpoint) not in self._died:
+            weights = _weights(checkpoint)
+            due = tuple(
+                suite for suite in prober.due(checkpoint) if (weights, suite, prober.version(suite)) not in self._asked
+            )
+            if due and weights not in self._died:
                 return prober, checkpoint, due
         return None
 
     def _ask(self, prober: Prober, checkpoint: Checkpoint, due: tuple[str, ...]) -> None:
         host = self._hosting.start(launch.PROBER)
-        weights, asking = _weights(checkpoint), prober.start(host, checkpoint, due)
-        while asking.child.exit_code is None:
-            host.poll(_NOTICE_SIGNAL_S)
-            if self._interruption.asked_for:
-                host.signal(asking.child, signal.SIGKILL)
+        weights, still = _weights(checkpoint), due
+        while still and not self._interruption.asked_for:
+            if not self._ask_once(host, prober, checkpoint, still, weights):
+                return
+            still = tuple(name for name in prober.askable(checkpoint) if name in due)
+        self._asked |= {(weights, suite, prober.version(suite)) for suite in due}
+        if died := prober.failure(checkpoint):
+            self._died[weights] = str(died)
+            self._say(f"{checkpoint.label}: its prober gave no verdicts")
+
+    def _ask_once(self, host: Host, prober: Prober, checkpoint: Checkpoint, due: tuple[str, ...], weights: str) -> bool:
+        """Whether the checkpoint can still be asked."""
+        asking = prober.start(host, checkpoint, due)
+        with asking.child.relay(checkpoint.label) as relay:
+            while asking.child.exit_code is None:
+                host.poll(_NOTICE_SIGNAL_S)
+                relay.look()
+                if self._interruption.asked_for:
+                    host.signal(asking.child, signal.SIGKILL)
         if self._interruption.asked_for:
-            return
+            return False
         if not weights or _weights(checkpoint) != weights:
             prober.discard(asking)
             self._say(f"{checkpoint.label} was set aside while it was asked: its verdicts are not kept")
-            return
+            return False
         try:
             self._take(prober, asking)
+        except ProberDied:
+            pass  # kept until the suites that it did not die of have their verdicts
         except TrainingFailed as died:
             self._died[weights] = str(died)
             self._say(f"{checkpoint.label}: its prober gave no verdicts")
+            return False
+        return True
 
     def _take(self, prober: Prober, asking: Asking) -> None:
         probed = prober.finish(asking)

@@ -11,6 +11,8 @@ from yaml.tokens import ScalarToken
 from runner.errors import Problem, Where
 from runner.yaml_marks.marks import Source
 
+_LOOKED_AT = 2000
+"""Characters of a line that a hint is looked for in: some of the expressions take the square of them."""
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """What PyYAML counts as the end of a line."""
 
@@ -30,6 +32,7 @@ def unquoted(source: Source, line: int, column: int) -> tuple[str, Where, str | 
 
 def _quoted(line: str, column: int) -> str:
     """The line's `key: value` with its value in quotes, as a suggestion."""
+    line = line[:_LOOKED_AT]
     before = line[:column]
     start = max(before.rfind(": ") + 2, before.rfind("- ") + 2, len(before) - len(before.lstrip()))
     value = re.split(r"\s+#", line[start:])[0].strip()
@@ -53,7 +56,7 @@ def syntax(error: yaml.MarkedYAMLError, source: Source) -> Problem:
     if found := _CANNOT_START.search(message):
         return _cannot_start(found[1], source, line, column)
     for number in {line, error.context_mark.line if error.context_mark else line}:
-        text = source.lines[number] if number < len(source.lines) else ""
+        text = source.lines[number][:_LOOKED_AT] if number < len(source.lines) else ""
         opening = re.search(r"""(?:[:,\[-]\s|^\s*)[^"'#]*?(\{\{)""", text)
         if opening and number == line:
             return Problem(*unquoted(source, number, opening.start(1)))

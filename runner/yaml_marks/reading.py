@@ -22,10 +22,16 @@ from runner.errors import BadRecipe, Problem, Where
 from runner.yaml_marks.faults import LINE_BREAK, syntax, unprintable, unquoted
 from runner.yaml_marks.marks import Mark, Marks, Path, Source
 
-MAX_VALUES = 100_000
-"""Aliases repeat what they name; a file that unfolds to more values than this is refused (the "billion laughs")."""
+MAX_CHARS = 100_000
+"""Of a text; to read so many takes a second. The longest recipes have a tenth of that."""
+MAX_VALUES = 20_000
+"""Keys and values, ten times those of the longest recipes: to read so many takes a second. Aliases repeat what they
+name, and what they unfold to counts (the "billion laughs")."""
 MAX_DEPTH = 64
 """Nesting that no recipe needs; also what an alias to a block around it runs into."""
+
+_MAX_PROBLEMS = 100
+"""That are told at once; a file of strangers could have a hundred thousand."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -58,19 +64,23 @@ def read(text: str, file: str) -> Marked:
     """The values and marks of one YAML document; `file` is what positions name.
 
     Raises:
-        BadRecipe: the text is not YAML. A faulty but readable text comes back with `problems`.
+        BadRecipe: the text is not YAML, or too long. A faulty but readable text comes back with `problems`.
     """
+    if len(text) > MAX_CHARS:
+        raise BadRecipe(
+            f"the file has {len(text):,} characters",
+            where=Where(file),
+            expected=f"at most {MAX_CHARS:,}",
+            hint="rows of data stand in files of their own, which `path:` names",
+        )
     text = text.removeprefix("\ufeff")
     source = Source(file, tuple(LINE_BREAK.split(text)))
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
+        node = _Loader(text, source).get_single_node()
     except ReaderError as error:
         raise BadRecipe(unprintable(error, text, source)) from error
     except yaml.MarkedYAMLError as error:
         raise BadRecipe(syntax(error, source)) from error
-    except RecursionError as error:
-        raise BadRecipe(f"nested deeper than {MAX_DEPTH} levels", where=Where(file)) from error
     builder = _Builder(source)
     if node is None:
         return Marked(None, {(): Mark(source, None, (0, 0), (0, 0))})
@@ -88,14 +98,35 @@ def typed(text: str) -> object:
 
 
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML up to the tree of nodes; `_Builder` gives scalars their type."""
+    """PyYAML up to the tree of nodes, of which there are not too many; `_Builder` gives scalars their type."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, source: Source) -> None:
+        self._source, self._nodes, self._depth = source, 0, 0
         Reader.__init__(self, text)
         Scanner.__init__(self)
         Parser.__init__(self)
         Composer.__init__(self)
         BaseResolver.__init__(self)
+
+    def compose_node(self, parent: Node | None, index: object) -> Node | None:
+        """See `Composer`, which calls itself here: where `_Builder` would find too much, there is no need to go on."""
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > MAX_VALUES:
+            raise BadRecipe(
+                f"more than {MAX_VALUES:,} keys and values",
+                where=self._here(),
+                hint="rows of data stand in files of their own, which `path:` names",
+            )
+        if self._depth > 2 * MAX_DEPTH:
+            raise BadRecipe(f"nested deeper than {MAX_DEPTH} levels", where=self._here())
+        node: Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        self._depth -= 1
+        return node
+
+    def _here(self) -> Where:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return self._source.at(mark.line, mark.column, 1)
 
     def resolve(self, kind: type[Node], _value: object, implicit: object) -> str:
         """Only whether a scalar is plain; `typed` says the rest."""
@@ -117,9 +148,8 @@ class _Builder:
                 f"nested deeper than {MAX_DEPTH} levels, or an alias inside what it names", where=mark.at_value()
             )
         if len(self.marks) > MAX_VALUES:
-            raise BadRecipe(
-                f"its aliases unfold to more than {MAX_VALUES:,} values", where=self.marks[path[:2]].at_key()
-            )
+            around = next(self.marks[path[:parts]] for parts in (2, 1, 0) if path[:parts] in self.marks)
+            raise BadRecipe(f"its aliases unfold to more than {MAX_VALUES:,} values", where=around.at_key())
         self.marks[path] = mark
         if node.tag.startswith(("!", "tag:")) and node.tag not in _TAGS:
             self._report(
@@ -171,7 +201,8 @@ class _Builder:
         return value
 
     def _report(self, message: str, where: Where, expected: str | None = None, hint: str | None = None) -> None:
-        self.problems.append(Problem(message, where, expected, hint))
+        if len(self.problems) < _MAX_PROBLEMS:
+            self.problems.append(Problem(message, where, expected, hint))
 
 
 def _extent(node: Node, source: Source) -> tuple[tuple[int, int], tuple[int, int]]:

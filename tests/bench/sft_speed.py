@@ -119,7 +119,7 @@ def _trl(prepared: Prepared, name: str, steps: int) -> float:
     size = stage.global_batch_size
     rows = [row for _, row in zip(range(steps * size), _endless(epochs), strict=False)]
     table: dict[str, list[Any]] = {"input_ids": [list(row.ids) for row in rows]}
-    if stage.kind == "sft":  # without it, TRL supervises every token, as pretrain does
+    if isinstance(stage, spec.Sft):  # without it, TRL supervises every token, as pretrain does
         table["completion_mask"] = [_mask(row) for row in rows]
     own = {"gradient_checkpointing": False, "max_length": stage.max_length}
     clock = _Clock(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,25 +59,46 @@ def came(run: Path, exit_code: int) -> Came:
 
 def victims(command: int, who: Victim) -> list[int]:
     """The processes to kill. Where there is no such one yet or any more, the command itself."""
-    below = descendants(command)
-    host = below[:1]
-    jobs = [pid for pid in below[1:] if host and _parent(pid) == host[0]]
+    host, jobs = below(command)
     chosen = {
-        "everything": [command, *below], "the command": [command], "the host": host, "the trainer or prober": jobs[-1:],
+        "everything": [command, *descendants(command)], "the command": [command], "the host": host,
+        "the trainer or prober": jobs[-1:],
     }[who]  # fmt: skip
     return chosen or [command]
 
 
-def kill(pids: list[int]) -> None:
-    """SIGKILL, all of them at once."""
+def below(command: int) -> tuple[list[int], list[int]]:
+    """The host of a command, if it has one, and the trainers and probers of that, which run."""
+    found = descendants(command)
+    host = found[:1]
+    return host, [pid for pid in found[1:] if host and _parent(pid) == host[0] and alive(pid)]
+
+
+def signal_all(pids: Sequence[int], number: signal.Signals) -> None:
+    """Send a signal to all of them at once; to those that are there."""
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
 
 
-def gone(pids: list[int]) -> bool:
+def kill(pids: Sequence[int]) -> None:
+    """SIGKILL, all of them at once."""
+    signal_all(pids, signal.SIGKILL)
+
+
+def gone(pids: Sequence[int]) -> bool:
     """Whether none of them runs any more."""
     return not any(alive(pid) for pid in pids)
+
+
+def left_in(root: Path) -> list[int]:
+    """Processes whose working folder is in `root`: whatever a command there has left behind."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").resolve().is_relative_to(root) and alive(int(process.name)):
+                found.append(int(process.name))
+    return found
 
 
 def _parent(pid: int) -> int:

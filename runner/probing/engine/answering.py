@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -45,14 +45,21 @@ class Answering:
     """Rows on their way through a batch; what they have said lies in tensors, so that a step costs no work per row."""
 
     def __init__(
-        self, batch: Batch, endings: Endings, rows: Sequence[Row], network: Network, tolerance: float = 0.0
+        self,
+        batch: Batch,
+        endings: Endings,
+        rows: Sequence[Row],
+        network: Network,
+        tolerance: float = 0.0,
+        told: Callable[[int], None] = lambda _: None,
     ) -> None:
         """Make room for what the longest of `rows` may say.
 
         Args:
             tolerance: margins below this are close calls, and rows say where the last of theirs was.
+            told: called with how many rows have come to their end, each time some have.
         """
-        self._tolerance = tolerance
+        self._tolerance, self._told = tolerance, told
         self._batch, self._endings, self._rows, self._device = batch, endings, rows, network.device
         size, device = batch.size, network.device
         longest = max(row.limit for row in rows)
@@ -145,6 +152,7 @@ class Answering:
             row.stop_reason = "eos" if ends else "stop" if place in stopped else "length"
             row.text = self._endings.text(row)
         self._batch.leave(done)
+        self._told(len(done))
 
 
 def _worthwhile(free: int, size: int) -> bool:

@@ -13,7 +13,9 @@ from typing import Any
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from runner import foreign_code, loadable
 from runner.errors import BadCheckpoint, Where, first_line
+from runner.foreign_code import reworded
 from runner.probing.engine.adapters import base_of, has_tokenizer
 
 _LOGGING: Any = transformers.utils.logging
@@ -33,11 +35,11 @@ def load_tokenizer(path: Path) -> Any:
         # for some models transformers would make one that knows no token
         raise BadCheckpoint("there is no tokenizer", where=Where(str(home)), expected=expected)
     try:
-        return AutoTokenizer.from_pretrained(home, local_files_only=isinstance(home, Path))
+        return AutoTokenizer.from_pretrained(home, local_files_only=isinstance(home, Path), trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         _check_config(home)
         raise BadCheckpoint(
-            f"no tokenizer could be loaded: {first_line(error)}",
+            f"no tokenizer could be loaded: {reworded(first_line(error))}",
             where=Where(str(home)),
             expected=expected,
         ) from error
@@ -50,10 +52,10 @@ def _check_config(home: Path | str) -> None:
         BadCheckpoint: it cannot.
     """
     try:
-        AutoConfig.from_pretrained(home, local_files_only=isinstance(home, Path))
+        AutoConfig.from_pretrained(home, local_files_only=isinstance(home, Path), trust_remote_code=False)
     except Exception as error:
         raise BadCheckpoint(
-            f"its config.json cannot be used: {first_line(error)}",
+            f"its config.json cannot be used: {reworded(first_line(error))}",
             where=Where(str(home)),
             expected="the configuration of a model that the installed transformers knows",
         ) from error
@@ -70,6 +72,7 @@ def load_model(path: Path, dtype: str) -> Any:
     from peft import PeftModel
 
     base = load_weights(base_of(path), dtype, of_adapter=path)
+    loadable.check_readable(path)
     try:
         with _unwarned():
             model: Any = PeftModel.from_pretrained(base, str(path))
@@ -92,6 +95,7 @@ def load_adapters(base: Path | str, adapters: Mapping[str, Path], dtype: str) ->
     first, *others = adapters
     model: Any = load_weights(base, dtype, of_adapter=adapters[first])
     for name in (first, *others):
+        loadable.check_readable(adapters[name])
         try:
             with _unwarned():
                 if name == first:
@@ -153,14 +157,17 @@ def load_weights(path: Path | str, dtype: str, of_adapter: Path | None = None) -
     Raises:
         BadCheckpoint: they cannot be loaded, or some are missing.
     """
+    loadable.check_readable(path)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **foreign_code.arguments(path)
+        )
     except Exception as error:  # damaged weights raise SafetensorError, RuntimeError, OSError, KeyError, ValueError, …
         expected = "config.json with its *.safetensors"
         if of_adapter is None:
             raise _not_loaded(Path(path), error, expected) from error
         raise BadCheckpoint(
-            f"the adapter's base {path} could not be loaded: {first_line(error)}",
+            f"the adapter's base {path} could not be loaded: {reworded(first_line(error))}",
             where=Where(str(of_adapter / "adapter_config.json")),
             expected=f"base_model_name_or_path: a folder or hub id with {expected}",
         ) from error
@@ -191,7 +198,7 @@ def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _not_loaded(path: Path, error: Exception, expected: str) -> BadCheckpoint:
-    reason = first_line(error)
+    reason = reworded(first_line(error))
     if "mismatch" in reason.lower() and "report" in reason:  # which transformers prints, and we keep quiet
         reason = "its tensors do not have the shapes that config.json gives them"
     return BadCheckpoint(f"the model could not be loaded: {reason}", where=Where(str(path)), expected=expected)

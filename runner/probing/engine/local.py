@@ -6,13 +6,14 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from runner import checkpoints, underway
 from runner.probing.engine import agreement, closed
 from runner.probing.engine.adapters import base_of, why_apart
 from runner.probing.engine.answering import Answering, Batch
@@ -74,7 +75,9 @@ class Engine:
         # bf16 greedy output changes with the composition of a batch; on a CPU nothing is gained by it either
         wanted = dtype if dtype != "auto" else "float32" if self.device.type == "cpu" else "auto"
         self._adapters = {f"adapter{number}": folder for number, folder in enumerate(adapters)}
-        with Quiet():
+        with Quiet(), ExitStack() as checked:
+            for folder in adapters or [path]:
+                checked.enter_context(checkpoints.checking(folder))
             self.tokenizer: Any = load_tokenizer(adapters[0] if adapters else path)
             loaded = load_adapters(path, self._adapters, wanted) if adapters else load_model(path, wanted)
             self.model: Any = loaded.to(self.device).eval()
@@ -91,6 +94,7 @@ class Engine:
         self._has_places = self._network.may_have_places
         self._attempt: tuple[list[Row], int, int] = [], 1, 1
         """The rows under way, how many at a time, and their tokens."""
+        self._work = underway.Work("answering")
 
     @classmethod
     def with_adapters(
@@ -142,7 +146,8 @@ class Engine:
     def alone(self, questions: Sequence[Question], adapters: Sequence[int] | None = None) -> list[Answer]:
         """Answers of a batch of one in fp32, computed as `model.generate` does; each says that it was asked again."""
         with self._network.in_fp32():
-            return [replace(answer, again=True) for answer in self._answers(questions, adapters, self._alone)]
+            answered = self._answers(questions, adapters, lambda rows: self._alone(rows, self._work))
+            return [replace(answer, again=True) for answer in answered]
 
     @torch.inference_mode()
     def _answers(
@@ -152,8 +157,10 @@ class Engine:
         names = list(self._adapters) or [""]
         rows = self._prompts.rows(questions, [names[number] for number in adapters or [0] * len(questions)])
         tokenizing_s = (time.perf_counter() - began) / max(len(rows), 1)
+        asked = [row for row in rows if row.open]
         try:
-            answer([row for row in rows if row.open])
+            with underway.work("answering", len(asked), "questions") as self._work:
+                answer(asked)
         finally:
             self._network.restore()
         return [_answer_of(row, tokenizing_s) for row in rows]
@@ -171,6 +178,7 @@ class Engine:
             left = [row for row in left if row.open]
             for row in left:
                 row.restart()
+            self._work.done = len(rows) - len(left)
         if self._network.compute == torch.float32:
             for row in rows:
                 if row.close and row.greedy:
@@ -205,7 +213,7 @@ class Engine:
 
     def _generate(self, group: Group) -> None:
         if len(group.rows) == 1:
-            self._alone(group.rows)
+            self._alone(group.rows, self._work)
             return
         self._agree(group)
         shared = group.shared if self._has_places else 0
@@ -216,24 +224,25 @@ class Engine:
                     batch: Batch = (
                         self._places(some, shared, size, width) if self._has_places else Padded(self._network, size)
                     )
-                    Answering(batch, self._endings, some, self._network, self._tolerance()).run()
+                    Answering(batch, self._endings, some, self._network, self._tolerance(), self._work.advance).run()
 
     def _score(self, group: Group) -> None:
         self._agree(group)
         if not self._has_places:
-            self._alone(group.rows)
+            self._alone(group.rows, self._work)
             return
         for adapter in {row.adapter: None for row in group.rows}:
             rows = [row for row in group.rows if row.adapter == adapter]
             for some, tokens in closed.batches(self._network, rows, self.batch_tokens):
                 with self._attempting(some, len(some), tokens):
                     closed.score(self._network, some, group.shared)
+                self._work.advance(len(some))
                 for row in some:
                     tolerance = self._tolerance() * max(map(len, row.choices))
                     row.close = int(row.margin is not None and row.margin < tolerance)
 
-    def _alone(self, rows: list[Row]) -> None:
-        """Answer each row in a batch of one, computed as `model.generate` does."""
+    def _alone(self, rows: list[Row], counted: underway.Work | None = None) -> None:
+        """Answer each row in a batch of one, computed as `model.generate` does; `counted` hears of each."""
         for row in rows:
             row.restart()
             try:
@@ -246,6 +255,8 @@ class Engine:
                 if not _is_out_of_memory(error):
                     raise
                 row.lacks_memory()
+            if counted is not None:
+                counted.advance()
 
     @contextmanager
     def _attempting(self, rows: list[Row], size: int, tokens: int) -> Iterator[None]:

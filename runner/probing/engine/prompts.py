@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
+from runner.data.chat import ChatTemplate, TemplateFault
+from runner.data.texts import Message
 from runner.errors import first_line
 from runner.probing.engine.rows import Row
 from runner.probing.questions import Question
@@ -27,8 +27,10 @@ class Prompts:
             chat: ask through the tokenizer's chat template, where it has one.
         """
         self._tokenizer, self._longest = tokenizer, longest
-        self._template = bool(getattr(tokenizer, "chat_template", None))
-        self._chat = chat and self._template
+        # rendered in the project's own sandbox: transformers', which gives the same text, lets a template run away
+        found = bool(getattr(tokenizer, "chat_template", None))
+        self._template = ChatTemplate(tokenizer.get_chat_template(), "the checkpoint") if found else None
+        self._chat = chat and found
         special = [getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos")]
         self._start = [id for id in special if id is not None][:1]
         pairs = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
@@ -56,15 +58,15 @@ class Prompts:
         row = Row(number, question, question.prompt, adapter=adapter)
         if not self._templated(question):
             return row
-        if not self._template:
+        if self._template is None:
             row.error = "the question has messages, and the checkpoint's tokenizer has no chat template"
             return row
-        turns = [{"role": message.role, "content": message.content} for message in question.messages]
-        turns = turns or [{"role": "user", "content": question.prompt}]
-        more = json.loads(question.template_kwargs)
+        turns = [Message(message.role, message.content) for message in question.messages]
+        turns = turns or [Message("user", question.prompt)]
+        special = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
         try:
-            row.prompt = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **more)
-        except (TemplateError, TypeError, ValueError) as error:
+            row.prompt = self._template.render(turns, special, ask=True, more=json.loads(question.template_kwargs))
+        except TemplateFault as error:
             row.error = f"the chat template cannot write the prompt: {first_line(error)}"
         return row
 

@@ -7,6 +7,7 @@ async function unpacked(id) {
   return new Response(stream).text();
 }
 
+let walk = {}; // what the arrow keys press while a case is open
 let unpacking = null;
 const data = () => (unpacking ??= unpacked("data").then(JSON.parse));
 
@@ -28,10 +29,10 @@ const find = document.getElementById("find");
 const count = document.getElementById("count");
 const AT_ONCE = 300; // cases in the list; more are found by filter and search
 
-let open = null; // { run, suite, at }
+let open = null; // { run, suite, at, chosen: the numbers of the cases in the list }
 
-async function showCases() {
-  const runs = await data();
+async function showCases(last) {
+  const { runs } = await data();
   const run = runs[open.run];
   const suite = run.suites[open.suite];
   const labels = run.labels.filter((label) => label in suite.at);
@@ -39,6 +40,7 @@ async function showCases() {
   const before = suite.at[labels[labels.indexOf(open.at) - 1]];
   title.textContent = `${open.suite} at ${open.at}`;
   filters.hidden = false;
+  walk = {};
   const wanted = which.value;
   const sought = find.value.toLowerCase();
   const chosen = [];
@@ -53,6 +55,7 @@ async function showCases() {
     if (sought && !texts.some((text) => text.toLowerCase().includes(sought))) return;
     chosen.push([number, outcome]);
   });
+  open.chosen = chosen.map(([number]) => number);
   count.textContent = `${chosen.length} of ${suite.cases.length}` + (chosen.length > AT_ONCE ? `, the first ${AT_ONCE} shown` : "");
   list.replaceChildren(
     ...chosen.slice(0, AT_ONCE).map(([number, outcome]) => {
@@ -64,13 +67,26 @@ async function showCases() {
       said.dir = "auto";
       row.append(sign, made("b", "", run.texts[suite.cases[number][0]]), said);
       row.addEventListener("click", () => showCase(number));
+      row.dataset.case = number;
       return row;
     }),
   );
+  list.querySelector(`[data-case="${last}"]`)?.focus(); // who comes back goes on where they were
+}
+
+function step(number, by, sign, words) {
+  const next = open.chosen[open.chosen.indexOf(number) + by];
+  const button = made("button", "", sign);
+  button.title = words;
+  button.setAttribute("aria-label", words);
+  button.type = "button";
+  button.disabled = next === undefined;
+  button.addEventListener("click", () => showCase(next));
+  return button;
 }
 
 async function showCase(number) {
-  const runs = await data();
+  const { runs } = await data();
   const run = runs[open.run];
   const suite = run.suites[open.suite];
   const [id, probe, prompt, expected] = suite.cases[number].map((place) => run.texts[place]);
@@ -78,10 +94,15 @@ async function showCase(number) {
   filters.hidden = true;
   const back = made("button", "", `← ${open.suite} at ${open.at}`);
   back.type = "button";
-  back.addEventListener("click", showCases);
+  back.addEventListener("click", () => showCases(number));
+  const previous = step(number, -1, "‹", "The case before");
+  const next = step(number, 1, "›", "The case after");
+  const steps = made("div", "steps");
+  steps.append(back, previous, next);
+  walk = { ArrowLeft: previous, ArrowRight: next };
   const asked = made("div", "asked", prompt || "(no prompt was recorded)");
   asked.dir = "auto";
-  const rows = [back, made("p", "hint", expected ? `${probe} — right: ${expected}` : probe), asked];
+  const rows = [steps, made("p", "hint", expected ? `${probe} — right: ${expected}` : probe), asked];
   let last = null;
   for (const label of run.labels.filter((name) => name in suite.at)) {
     const at = suite.at[label];
@@ -143,8 +164,9 @@ for (const cell of document.querySelectorAll("button.cell")) {
     dialog.showModal();
   });
 }
-which.addEventListener("change", showCases);
-find.addEventListener("input", showCases);
+which.addEventListener("change", () => showCases());
+find.addEventListener("input", () => showCases());
+dialog.addEventListener("keydown", (event) => walk[event.key]?.click());
 document.getElementById("close").addEventListener("click", () => dialog.close());
 
 // --- charts ---
@@ -165,22 +187,53 @@ function themed(layout) {
     ...layout,
     ...axes,
     autosize: true,
-    margin: { l: 60, r: 50, t: 50, b: 50 },
+    margin: { l: 72, r: 50, t: 50, b: 50 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
   };
 }
 
+// The blue that reads well on white is dim on black.
+const inked = (traces) => JSON.parse(JSON.stringify(traces).replaceAll("#0072B2", dark() ? "#7F9BFF" : "#0072B2"));
+
 async function draw() {
-  const runs = await data();
+  const { runs, beside } = await data();
   for (const place of document.querySelectorAll("[data-chart]")) {
-    const run = runs[Number(place.closest("[data-run]").dataset.run)];
-    const figure = run.figures[place.dataset.chart];
-    const config = { responsive: true, displaylogo: false, toImageButtonOptions: { format: "svg", filename: `${run.name.replaceAll("/", "-")}-${place.dataset.chart}` } };
-    await Plotly.react(place, structuredClone(figure.data), themed(structuredClone(figure.layout)), config);
+    const run = runs[place.closest("[data-run]")?.dataset.run];
+    const figure = run ? run.figures[place.dataset.chart] : beside;
+    const name = run ? `${run.name.replaceAll("/", "-")}-${place.dataset.chart}` : "beside";
+    const config = { responsive: true, displaylogo: false, toImageButtonOptions: { format: "svg", filename: name } };
+    await Plotly.react(place, inked(figure.data), themed(structuredClone(figure.layout)), config);
   }
   document.documentElement.dataset.drawn = "yes";
+}
+
+for (const group of document.querySelectorAll(".zoom")) {
+  const place = group.parentElement.querySelector("[data-chart]");
+  group.addEventListener("click", (event) => {
+    const chosen = event.target.closest("button");
+    if (!chosen || !place.classList.contains("js-plotly-plot")) return;
+    for (const button of group.children) button.setAttribute("aria-pressed", button === chosen);
+    const { from, to } = chosen.dataset;
+    Plotly.relayout(place, from === undefined ? WHOLE : part(place, Number(from), Number(to)));
+  });
+}
+
+// What shows the steps after `from` up to `to`: plotly would leave the other axes as the whole run has them.
+const WHOLE = { "xaxis.autorange": true, "yaxis2.autorange": true, "yaxis3.autorange": true, "yaxis4.autorange": true };
+
+function part(place, from, to) {
+  const ranges = { "xaxis.range": [from, to + (to - from) * 0.03] };
+  for (const { x, y, yaxis } of place.data.filter(({ yaxis }) => yaxis !== "y")) {
+    const seen = y.filter((value, at) => value !== null && x[at] > from && x[at] <= to);
+    if (!seen.length) continue;
+    const name = yaxis.replace("y", "yaxis");
+    const [low, high] = [Math.min(...seen), Math.max(...seen)];
+    const log = place.layout[name].type === "log";
+    ranges[`${name}.range`] = log ? [Math.log10(low) - 0.1, Math.log10(high) + 0.1] : [0, high * 1.08 || 1];
+  }
+  return ranges;
 }
 
 async function drawFirst() {
@@ -196,4 +249,19 @@ document.getElementById("theme").addEventListener("click", () => {
   draw();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+
+// --- on paper: everything is open, and the charts are as wide as a page ---
+
+const PAPER = 700; // pixels between the margins of A4
+let folded = [];
+
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  for (const one of folded) one.open = true;
+  for (const place of document.querySelectorAll(".js-plotly-plot")) Plotly.relayout(place, { width: PAPER });
+});
+addEventListener("afterprint", () => {
+  for (const one of folded) one.open = false;
+  for (const place of document.querySelectorAll(".js-plotly-plot")) Plotly.relayout(place, { width: null, autosize: true });
+});
 requestAnimationFrame(() => setTimeout(drawFirst)); // the page is painted first
