@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import struct
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,20 @@ def test_a_damaged_folder_that_datasets_saved_is_an_error_of_the_folder(tmp_path
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content[: len(content) // 2] if name == damage else content)
     with pytest.raises(BadData, match="cannot be read as a folder that datasets saved"):
+        sources.read(Data(path="."), "rows", tmp_path)
+
+
+def test_offsets_that_lead_out_of_a_folder_that_datasets_saved_do_not_end_the_process(tmp_path: Path) -> None:
+    for name, content in readers.saved_files().items():
+        (tmp_path / name).write_bytes(content)
+    (arrow,) = tmp_path.glob("*.arrow")
+    ends = [0, *accumulate(len(row["prompt"].encode()) for row in readers.ROWS["plain"])]
+    wrong = [0, *(end + 2**30 for end in ends[1:])]
+    good, bad = (struct.pack(f"<{len(ends)}i", *offsets) for offsets in (ends, wrong))
+    content = arrow.read_bytes()
+    assert good in content
+    arrow.write_bytes(content.replace(good, bad))
+    with pytest.raises(BadData, match="cannot be read as a folder that datasets saved: ArrowInvalid"):
         sources.read(Data(path="."), "rows", tmp_path)
 
 

@@ -130,7 +130,9 @@ def saved_rows(folder: Path, shown: str) -> Iterator[tuple[int, Values]]:
 
     number = 0
     try:
-        for batch in datasets.load_from_disk(str(folder)).iter(batch_size=1024):
+        for table in datasets.load_from_disk(str(folder)).with_format("arrow").iter(batch_size=1024):
+            table.validate(full=True)  # an offset that leads out of the file would end this process
+            batch = table.to_pydict()
             names = list(batch)
             for values in zip(*batch.values(), strict=True):
                 number += 1
