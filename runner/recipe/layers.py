@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import BadRecipe, Problem, Where, nearest
+from runner.recipe.file_names import NAMES, cannot_be_a_path
 from runner.yaml_marks import MAX_CHARS, Mark, Marks, Source, read
 from runner.yaml_marks import Path as ValuePath
 
@@ -63,6 +64,8 @@ def _read_chain(path: Path, root: Path, below: tuple[Path, ...]) -> Layered:
             Problem("`extends` is not a file", mark.at_value(), "one recipe file, from the project root")
         )
         return child
+    if cannot_be_a_path(wanted):
+        raise BadRecipe("no file can have this name", where=mark.at_value(), expected=NAMES)
     parent_path = root / wanted
     chain = (*below, path.resolve())
     if parent_path.resolve() in chain:

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from runner.errors import BadRecipe, Problem
+from runner.recipe.file_names import problems_of_paths
 from runner.recipe.layers import Layered, project_root, read_layers
 from runner.recipe.references import check_references
 from runner.recipe.rendering import is_row_template, render
@@ -103,6 +104,9 @@ def _draft(
     scale: str | None,
 ) -> Draft:
     render(layered)
+    if unusable := problems_of_paths(layered):  # whatever looks there would fail
+        problems = _ordered([*layered.problems, *unusable], path)
+        return Draft(None, path, root, layered.values, layered.marks, {}, problems, variant, overlay)
     recipe: Recipe | None = None
     scaled: Scaled | None = None
     try:
