@@ -103,10 +103,11 @@ mutation: .venv/.installed-dev
 soak: .venv/.installed-dev
 	$(BIN)/python tests/soak/checkpoints.py
 
-# Branch coverage of runner, with the processes that the tests start; about twice as long as `make test`.
+# Branch coverage of runner, with the processes that the tests start; about twice as long as `make test`. What times itself
+# or bounds the files of a process may fail while it is measured: whether it passes, `make test` says.
 coverage: .venv/.installed-dev
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=90
 
